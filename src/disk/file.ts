@@ -1,0 +1,161 @@
+/**
+ * Files that survive a crash: written whole beside their place, flushed, renamed over it, the directory flushed too.
+ * A reader sees the old content or the new, never a part. Directories and files here are for their owner only.
+ */
+import {
+  closeSync,
+  constants,
+  fsyncSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  type Stats,
+  statSync,
+  unlinkSync,
+  writeSync,
+} from "node:fs";
+import { dirname } from "node:path";
+import { MeshError, systemCodeOf } from "~/errors";
+
+/** Replaces `path` with `content`; a symbolic link is followed, so that a link in a dotfiles tree stays one. */
+export function writeFileAtomic(path: string, content: string | Uint8Array, mode = 0o600): void {
+  const target = realPathOrSelf(path);
+  const temporary = `${target}.${process.pid}.${crypto.randomUUID().slice(0, 8)}.tmp`;
+  const bytes = typeof content === "string" ? Buffer.from(content) : content;
+  try {
+    const fd = openSync(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, mode);
+    try {
+      for (let written = 0; written < bytes.length; ) written += writeSync(fd, bytes, written);
+      fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+    renameSync(temporary, target);
+    syncDirectory(dirname(target));
+  } catch (error) {
+    removeFile(temporary);
+    throw storageError(`cannot write ${path}`, error);
+  }
+}
+
+/** The file's text, or undefined when there is no such file. */
+export function readTextFile(path: string): string | undefined {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    if (systemCodeOf(error) === "ENOENT") return undefined;
+    throw new MeshError("storage_failed", `cannot read ${path}: ${systemCodeOf(error) ?? String(error)}`, {
+      hint: "Check who owns the file and its permissions.",
+      cause: error,
+    });
+  }
+}
+
+/** Removes a file; one that is already gone is fine. */
+export function removeFile(path: string): void {
+  try {
+    unlinkSync(path);
+  } catch (error) {
+    if (systemCodeOf(error) !== "ENOENT") throw storageError(`cannot remove ${path}`, error);
+  }
+}
+
+/** Makes sure that the directory exists (0700 when it has to be made) and that nobody else can write to it. */
+export function ensureOwnDirectory(path: string): void {
+  createDirectory(path);
+  refuseIfOpen(path, statSync(path), 0o022);
+}
+
+/**
+ * Makes `path` a directory that only its owner can enter, creating it (0700) when it is missing. One that is a symbolic
+ * link, belongs to somebody else or is open to others is refused: `path_unsafe`.
+ */
+export function ensurePrivateDirectory(path: string): void {
+  createDirectory(path);
+  const status = lstatSync(path);
+  if (!status.isDirectory()) {
+    throw new MeshError(
+      "path_unsafe",
+      `${path} is ${status.isSymbolicLink() ? "a symbolic link" : "not a directory"}`,
+      {
+        hint: "Remove it, or choose another place with CLAUDEMESH_DAEMON_DIR (daemon) or --data (broker).",
+      },
+    );
+  }
+  refuseIfOpen(path, status, 0o077);
+}
+
+function createDirectory(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw storageError(`cannot create the directory ${path}`, error);
+  }
+}
+
+function refuseIfOpen(path: string, status: Stats, forbidden: number): void {
+  const uid = process.getuid?.();
+  if (uid !== undefined && status.uid !== uid) {
+    throw new MeshError("path_unsafe", `${path} belongs to user id ${status.uid}, not to you (${uid})`, {
+      hint: `Change its owner (chown ${uid} '${path}'), or choose another directory.`,
+    });
+  }
+  if ((status.mode & forbidden) !== 0) {
+    throw new MeshError(
+      "path_unsafe",
+      `${path} is open to other users (mode ${(status.mode & 0o777).toString(8)})`,
+      {
+        hint: `chmod 700 '${path}'`,
+      },
+    );
+  }
+}
+
+export function fileExists(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false }) !== undefined;
+}
+
+/** A system or SQLite error as a MeshError that tells a full disk and a read-only one from the rest. */
+export function storageError(what: string, error: unknown): MeshError {
+  if (error instanceof MeshError) return error;
+  const code = systemCodeOf(error) ?? "";
+  if (code === "SQLITE_FULL" || code === "ENOSPC" || code === "EDQUOT") {
+    return new MeshError("storage_full", `${what}: no space left on the disk`, {
+      hint: "Free some space; nothing was half-written, and the same request can be made again.",
+      cause: error,
+    });
+  }
+  if (code.startsWith("SQLITE_READONLY") || code === "EROFS" || code === "EACCES" || code === "EPERM") {
+    return new MeshError("storage_read_only", `${what}: it cannot be written (${code})`, {
+      hint: "Check the owner and permissions of the file and its directory, and whether the disk is mounted read-only.",
+      cause: error,
+    });
+  }
+  if (code === "SQLITE_CORRUPT" || code === "SQLITE_NOTADB") {
+    return new MeshError("database_corrupt", `${what}: the file is damaged or not a database (${code})`, {
+      cause: error,
+    });
+  }
+  return new MeshError("storage_failed", `${what}: ${code === "" ? String(error) : code}`, { cause: error });
+}
+
+function realPathOrSelf(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch (error) {
+    if (systemCodeOf(error) === "ENOENT") return path;
+    throw storageError(`cannot resolve ${path}`, error);
+  }
+}
+
+function syncDirectory(path: string): void {
+  const fd = openSync(path, constants.O_RDONLY);
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}

@@ -1,0 +1,46 @@
+/**
+ * A lock that lives exactly as long as its process: an exclusive SQLite transaction on a file of its own, held open.
+ * The kernel drops it when the process ends, however it ends, so there is no stale lock to clean up.
+ * Nothing else in this process may open the file: closing any descriptor of it would release the lock (fcntl(2)).
+ */
+import { Database } from "bun:sqlite";
+import { storageError } from "~/disk/file";
+import { systemCodeOf } from "~/errors";
+
+/** Held locks must stay reachable: a collected Database closes its file and with it drops the lock. */
+const held = new Map<string, Database>();
+
+export interface Lock {
+  release(): void;
+}
+
+/** Takes the lock, waiting at most `waitMs` (blocking) for its holder; undefined when somebody else still has it. */
+export function tryLock(path: string, waitMs = 0): Lock | undefined {
+  if (held.has(path)) return undefined;
+  let db: Database | undefined;
+  try {
+    db = new Database(path, { create: true, readwrite: true });
+    db.run(`PRAGMA busy_timeout = ${waitMs}`);
+    db.run("BEGIN EXCLUSIVE");
+  } catch (error) {
+    db?.close();
+    if (systemCodeOf(error)?.startsWith("SQLITE_BUSY")) return undefined;
+    throw storageError(`cannot lock ${path}`, error);
+  }
+  const taken = db;
+  held.set(path, taken);
+  return {
+    release() {
+      if (!held.delete(path)) return;
+      taken.run("ROLLBACK");
+      taken.close();
+    },
+  };
+}
+
+/** Whether some process holds the lock right now; must not be asked by the holder itself. */
+export function isLocked(path: string): boolean {
+  const lock = tryLock(path);
+  lock?.release();
+  return lock === undefined;
+}

@@ -1,0 +1,65 @@
+/**
+ * How every database here is opened: WAL with `synchronous=FULL`, so that a commit is on disk when it returns
+ * (https://www.sqlite.org/pragma.html#pragma_synchronous), owner-only files, and forward-only schema steps counted in
+ * `user_version`. A database from a newer version is refused and left as it is.
+ */
+import { Database } from "bun:sqlite";
+import { chmodSync, closeSync, openSync } from "node:fs";
+import { fileExists, storageError } from "~/disk/file";
+import { MeshError } from "~/errors";
+
+const busyTimeoutMs = 5_000;
+
+/** Opens or creates the database at `path` (`:memory:` works). Throws `storage_*` or `database_corrupt`. */
+export function openSqlite(path: string): Database {
+  try {
+    if (path !== ":memory:" && !fileExists(path)) closeSync(openSync(path, "a", 0o600));
+    const db = new Database(path, { create: true, readwrite: true, strict: true });
+    db.run(`PRAGMA busy_timeout = ${busyTimeoutMs}`);
+    db.run("PRAGMA journal_mode = WAL");
+    db.run("PRAGMA synchronous = FULL");
+    if (process.platform === "darwin") db.run("PRAGMA fullfsync = ON");
+    db.run("PRAGMA foreign_keys = ON");
+    if (path !== ":memory:") chmodSync(path, 0o600);
+    return db;
+  } catch (error) {
+    throw storageError(`cannot open the database ${path}`, error);
+  }
+}
+
+/**
+ * Brings the schema up to date: `steps[n]` takes version n to n + 1, each in its own transaction.
+ * Throws `database_newer` when the file is ahead of `steps`.
+ */
+export function migrate(db: Database, steps: readonly string[]): void {
+  const present = schemaVersionOf(db);
+  if (present > steps.length) {
+    throw new MeshError(
+      "database_newer",
+      `${db.filename} has schema version ${present}; this binary knows up to ${steps.length}`,
+      { hint: "Run the newer claudemesh that wrote it. The file was left untouched." },
+    );
+  }
+  for (let version = present; version < steps.length; version++) {
+    db.transaction(() => {
+      // Looked up again inside the transaction: another process may have taken the same step meanwhile.
+      if (schemaVersionOf(db) !== version) return;
+      db.run(steps[version] ?? "");
+      db.run(`PRAGMA user_version = ${version + 1}`);
+    }).immediate();
+  }
+}
+
+export function schemaVersionOf(db: Database): number {
+  const row = db.query<{ user_version: number }, []>("PRAGMA user_version").get();
+  return row?.user_version ?? 0;
+}
+
+/** True when the last process that had this database open did not close it: SQLite leaves the log file behind. */
+export const wasStoppedUncleanly = (path: string): boolean => fileExists(`${path}-wal`);
+
+/** What `PRAGMA quick_check` finds wrong, in SQLite's words; empty when nothing is. */
+export function findDamage(db: Database): string[] {
+  const rows = db.query<{ quick_check: string }, []>("PRAGMA quick_check(10)").all();
+  return rows.map((row) => row.quick_check).filter((text) => text !== "ok");
+}

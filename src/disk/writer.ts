@@ -1,0 +1,128 @@
+/**
+ * Group commit: jobs that arrive together share one `BEGIN IMMEDIATE … COMMIT`, and each is answered only after the
+ * commit that holds its rows. A job that throws is undone alone; when the commit itself fails, all fail.
+ * A job alone waits for nobody: the batch closes as soon as the events already at hand have been handled.
+ */
+import type { Database } from "bun:sqlite";
+import type { Clock } from "~/clock";
+import { storageError } from "~/disk/file";
+import { MeshError } from "~/errors";
+
+interface Job {
+  run(): void;
+  settle(failure: MeshError | undefined): void;
+}
+
+/** Work that joins every batch after its jobs; what it returns is done once the commit is on disk. */
+export type Tail = () => { committed(): void; failed(error: MeshError): void } | undefined;
+
+const jobsPerBatchMax = 512;
+
+export class Writer {
+  readonly #db: Database;
+  readonly #clock: Clock;
+  readonly #tails: Tail[] = [];
+  #jobs: Job[] = [];
+  #scheduled = false;
+  #closed = false;
+
+  constructor(db: Database, clock: Clock) {
+    this.#db = db;
+    this.#clock = clock;
+  }
+
+  /** Runs `job` inside the next batch; resolves with its value after the commit, rejects with what it threw. */
+  submit<T>(job: () => T): Promise<T> {
+    if (this.#closed)
+      return Promise.reject(new MeshError("daemon_stopping", "it is stopping and takes nothing new"));
+    return new Promise<T>((resolve, reject) => {
+      let outcome: { value: T } | { thrown: unknown } | undefined;
+      this.#jobs.push({
+        run() {
+          try {
+            outcome = { value: job() };
+          } catch (thrown) {
+            outcome = { thrown };
+            throw thrown;
+          }
+        },
+        settle(failure) {
+          if (outcome !== undefined && "thrown" in outcome && outcome.thrown instanceof MeshError)
+            reject(outcome.thrown);
+          else if (failure !== undefined) reject(failure);
+          else if (outcome !== undefined && "value" in outcome) resolve(outcome.value);
+          else reject(outcome?.thrown);
+        },
+      });
+      this.wake();
+    });
+  }
+
+  /** Adds work that runs at the end of each batch, inside the same transaction. */
+  addTail(tail: Tail): void {
+    this.#tails.push(tail);
+  }
+
+  /** Makes sure that a batch runs soon, even one of tails alone. */
+  wake(): void {
+    if (this.#scheduled || this.#closed) return;
+    this.#scheduled = true;
+    this.#clock.soon(() => {
+      this.#scheduled = false;
+      if (this.#closed) return;
+      this.#runBatch();
+      // One batch a turn: whoever waits for this one may still withdraw from the next.
+      if (this.#jobs.length > 0) this.wake();
+    });
+  }
+
+  /** Runs what waits and takes nothing more. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    do this.#runBatch();
+    while (this.#jobs.length > 0);
+  }
+
+  #runBatch(): void {
+    const jobs = this.#jobs.splice(0, jobsPerBatchMax);
+    const effects: NonNullable<ReturnType<Tail>>[] = [];
+    let failure: MeshError | undefined;
+    try {
+      this.#db.run("BEGIN IMMEDIATE");
+      for (const job of jobs) this.#runAlone(() => job.run());
+      for (const tail of this.#tails) {
+        const effect = tail();
+        if (effect !== undefined) effects.push(effect);
+      }
+      this.#db.run("COMMIT");
+    } catch (error) {
+      if (this.#db.inTransaction) this.#db.run("ROLLBACK");
+      failure = storageError(`cannot write to ${this.#db.filename}`, error);
+    }
+    for (const job of jobs) job.settle(failure);
+    for (const effect of effects) {
+      if (failure === undefined) effect.committed();
+      else effect.failed(failure);
+    }
+  }
+
+  /** A savepoint for one job. A full disk makes SQLite end the whole transaction: then there is nothing to go back to. */
+  #runAlone(run: () => void): void {
+    this.#db.run("SAVEPOINT job");
+    try {
+      run();
+    } catch (error) {
+      if (!this.#db.inTransaction) throw error;
+      this.#db.run("ROLLBACK TO job");
+      if (!(error instanceof MeshError)) this.#rethrowIfStorage(error);
+    }
+    this.#db.run("RELEASE job");
+  }
+
+  /** Errors of the disk belong to the batch, not to the job that met them first. */
+  #rethrowIfStorage(error: unknown): void {
+    const asStorage = storageError("", error);
+    if (asStorage.code === "storage_full" || asStorage.code === "storage_read_only") throw error;
+  }
+}

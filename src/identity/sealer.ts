@@ -1,0 +1,68 @@
+/**
+ * `crypto_box` (X25519, XSalsa20-Poly1305; https://doc.libsodium.org/public-key_cryptography/authenticated_encryption)
+ * between two members, with their ed25519 keys converted to curve25519. The key shared by a pair is computed once and
+ * kept: that is most of the cost.
+ */
+import sodium from "libsodium-wrappers";
+
+export interface Sealed {
+  /** 24 random bytes, standard base64. */
+  nonce: string;
+  /** Content and 16-byte tag, standard base64. */
+  ciphertext: string;
+}
+
+/** Bytes that sealing adds to the content. */
+export const sealOverheadBytes = 16;
+
+const sharedKeysMax = 2048;
+
+/** Loads libsodium (about 10 ms); only the daemon and a cold send need it. */
+export async function openSealer(): Promise<Sealer> {
+  await sodium.ready;
+  return new Sealer();
+}
+
+export class Sealer {
+  readonly #sharedKeys = new Map<string, Uint8Array>();
+
+  /** Throws when the recipient's key is no valid curve point. */
+  seal(content: string, senderSecretKey: string, recipientPublicKey: string): Sealed {
+    const nonce = sodium.randombytes_buf(sodium.crypto_box_NONCEBYTES);
+    const key = this.#sharedKey(senderSecretKey, recipientPublicKey);
+    const sealed = sodium.crypto_box_easy_afternm(Buffer.from(content, "utf8"), nonce, key);
+    return {
+      nonce: Buffer.from(nonce).toString("base64"),
+      ciphertext: Buffer.from(sealed).toString("base64"),
+    };
+  }
+
+  /** The content as UTF-8 text; undefined when it was not sealed by this sender for this key, was changed, or is no UTF-8. */
+  open(sealed: Sealed, recipientSecretKey: string, senderPublicKey: string): string | undefined {
+    const nonce = Buffer.from(sealed.nonce, "base64");
+    const ciphertext = Buffer.from(sealed.ciphertext, "base64");
+    if (nonce.length !== sodium.crypto_box_NONCEBYTES || ciphertext.length < sealOverheadBytes)
+      return undefined;
+    try {
+      const key = this.#sharedKey(recipientSecretKey, senderPublicKey);
+      return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(
+        sodium.crypto_box_open_easy_afternm(ciphertext, nonce, key),
+      );
+    } catch {
+      return undefined;
+    }
+  }
+
+  #sharedKey(secretKey: string, publicKey: string): Uint8Array {
+    const name = secretKey + publicKey;
+    const known = this.#sharedKeys.get(name);
+    if (known !== undefined) return known;
+    if (this.#sharedKeys.size >= sharedKeysMax) this.#sharedKeys.clear();
+    const key = sodium.crypto_box_beforenm(
+      sodium.crypto_sign_ed25519_pk_to_curve25519(Buffer.from(publicKey, "hex")),
+      sodium.crypto_sign_ed25519_sk_to_curve25519(Buffer.from(secretKey, "hex")),
+    );
+    this.#sharedKeys.set(name, key);
+    return key;
+  }
+}

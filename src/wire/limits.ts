@@ -1,0 +1,107 @@
+/**
+ * Every bound in the project, with its unit in its name. A bound that is reached is always answered with an error that
+ * names it; nothing grows without one.
+ */
+
+// Messages
+/** Sealed content (ciphertext with its tag, before base64) that a broker takes by default. */
+export const inlineBytesDefault = 64 * 1024;
+export const clientMessageIdCharsMax = 128;
+export const metaBytesMax = 16 * 1024;
+export const metaDepthMax = 16;
+
+// Frames between daemon and broker
+export const frameBytesMax = 1024 * 1024;
+/** RFC 6455 §5.5: a close frame's payload is 125 bytes, 2 of which are the status. */
+export const closeReasonBytesMax = 123;
+/** One page of `members_list`, and what a `peers_list` holds at most. */
+export const listBytesMax = 512 * 1024;
+export const helloSkewMsMax = 60_000;
+export const helloTimeoutMs = 10_000;
+export const pingEveryMs = 30_000;
+export const silenceMsMax = 75_000;
+export const attestationMsMax = 24 * 3600 * 1000;
+
+// Names in the mesh
+export const nameCharsMax = 64;
+export const slugCharsMax = 64;
+export const topicCharsMax = 128;
+export const summaryCharsMax = 500;
+export const titleCharsMax = 100;
+export const bioCharsMax = 2000;
+export const avatarCharsMax = 500;
+export const capabilityCharsMax = 64;
+export const capabilitiesMax = 32;
+export const groupsMax = 32;
+export const pathCharsMax = 4096;
+
+// Broker
+export const membersPerMeshMax = 1000;
+export const meshesPerBrokerMax = 1000;
+export const openInvitesPerMeshMax = 1000;
+export const inviteUsesMax = 10_000;
+export const inviteDaysMax = 365;
+export const connectionsPerBrokerMax = 4096;
+/** Connections of one member that only send; each is short-lived. */
+export const sendOnlyPerMemberMax = 64;
+/** Signatures of one member's hellos that are remembered against replay, each for twice the allowed skew. */
+export const hellosRememberedPerMemberMax = 20_000;
+export const queuedPerRecipientMax = 100_000;
+/** What a sender is told to wait when the recipient's queue is full. */
+export const queueFullRetryAfterMs = 30_000;
+export const rateWindowMs = 10_000;
+export const sendsPerRateWindowMax = 50_000;
+/** Lanes of one connection that wait for a refused id to come again; more than a mesh has members. */
+export const lanesHeldPerConnectionMax = 1024;
+export const leaseMs = 30_000;
+export const leasesPerConnectionMax = 256;
+export const leaseBytesPerConnectionMax = 8 * 1024 * 1024;
+/** Frames of one connection that wait for the broker's next commit. */
+export const framesWaitingPerConnectionMax = 1024;
+export const frameBytesWaitingPerConnectionMax = 4 * 1024 * 1024;
+export const httpBodyBytesMax = 64 * 1024;
+export const socketBacklogBytesMax = 16 * 1024 * 1024;
+
+// Daemon: local API
+export const ipcBodyBytesMax = 1024 * 1024;
+export const ipcRequestsAtWorkMax = 64;
+export const ipcRequestsWaitingMax = 256;
+export const ipcStreamsMax = 32;
+export const streamBufferBytesMax = 4 * 1024 * 1024;
+export const streamStallMs = 30_000;
+export const streamPageMessages = 100;
+export const streamCommentEveryMs = 15_000;
+export const ipcPageDefault = 50;
+export const ipcPageMax = 500;
+export const requeueChainMax = 100;
+export const waitMsDefault = 30_000;
+export const waitMsMax = 10 * 60_000;
+export const tcpPortDefault = 47_823;
+export const directoryWaitMs = 2_000;
+export const directoryRefreshDelayMs = 100;
+export const configCheckEveryMs = 30_000;
+export const challengeNonceCharsMax = 128;
+
+// Daemon: delivery
+export const sendWindowMessagesMax = 256;
+export const sendWindowBytesMax = 1024 * 1024;
+/** Rows taken from one lane before the others have their turn. */
+export const laneBurstMessagesMax = 32;
+/** A lane whose oldest row has waited longer than this is a problem in health. */
+export const laneWaitingMsMax = 10 * 60_000;
+export const answerTimeoutMs = 15_000;
+export const retryDelayMsMin = 500;
+export const retryDelayMsMax = 60_000;
+export const retryAfterMsMax = 3600 * 1000;
+export const unrecognisedAttemptsMax = 20;
+export const dedupeRetentionDaysMin = 3;
+export const maxAgeHoursPermanent = 7 * 24;
+export const reconnectDelaysMs = [1_000, 2_000, 4_000, 8_000, 16_000, 30_000] as const;
+export const replacedRetryMs = 10 * 60_000;
+export const stopGraceMs = 5_000;
+export const pushesWaitingMax = 1024;
+/** Stored problems that one change of keys tries again. */
+export const problemRetriesMax = 1000;
+
+/** Characters of a Unix socket path, the terminating zero not counted: `sun_path` of unix(7) and of macOS's sys/un.h. */
+export const socketPathBytesMax = { linux: 107, darwin: 103 } as const;

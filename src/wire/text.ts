@@ -1,0 +1,112 @@
+/** The small text forms that occur in several messages: keys, ids, names, base64. */
+import * as v from "valibot";
+import {
+  capabilitiesMax,
+  capabilityCharsMax,
+  clientMessageIdCharsMax,
+  nameCharsMax,
+  slugCharsMax,
+  topicCharsMax,
+} from "~/wire/limits";
+
+/** Matches text that may stand in a signed line: no `|`, no control characters, no line separators. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it refuses
+const signable = /^[^|\u0000-\u001f\u007f-\u009f\u2028\u2029]*$/u;
+
+export const PublicKey = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/, "64 lower-case hex digits expected"));
+export const SecretKey = v.pipe(v.string(), v.regex(/^[0-9a-f]{128}$/, "128 lower-case hex digits expected"));
+export const Seed = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/, "64 lower-case hex digits expected"));
+export const Signature = v.pipe(v.string(), v.regex(/^[0-9a-f]{128}$/, "128 lower-case hex digits expected"));
+export const Sha256Hex = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/, "64 lower-case hex digits expected"));
+
+/** `[A-Za-z0-9][A-Za-z0-9._:-]{0,127}`: what an idempotency key may look like. */
+export const clientMessageIdPattern = new RegExp(
+  `^[A-Za-z0-9][A-Za-z0-9._:-]{0,${clientMessageIdCharsMax - 1}}$`,
+);
+export const explainClientMessageId = `an id is 1 to ${clientMessageIdCharsMax} characters of A-Z a-z 0-9 . _ : - and starts with a letter or a digit`;
+export const ClientMessageId = v.pipe(v.string(), v.regex(clientMessageIdPattern, explainClientMessageId));
+
+/** An id made by one party and repeated by others (mesh, member, invite, presence). */
+export const OpaqueId = v.pipe(
+  v.string(),
+  v.nonEmpty(),
+  v.maxLength(128),
+  v.regex(signable, "contains | or a control character"),
+);
+
+export const DisplayName = v.pipe(
+  v.string(),
+  v.trim(),
+  v.nonEmpty("a name must not be empty"),
+  v.maxLength(nameCharsMax, `a name has at most ${nameCharsMax} characters`),
+  v.regex(/^[^/@*:]*$/, "a name contains no / @ * or :"),
+  v.regex(signable, "a name contains no | and no control characters"),
+);
+
+export const Slug = v.pipe(
+  v.string(),
+  v.regex(
+    /^[a-z0-9][a-z0-9-]*$/,
+    "a slug has lower-case letters, digits and hyphens, and starts with a letter or a digit",
+  ),
+  v.maxLength(slugCharsMax, `a slug has at most ${slugCharsMax} characters`),
+);
+
+/** The slug of a mesh from a version-1 install, which we read but did not choose. */
+export const ForeignSlug = v.pipe(
+  v.string(),
+  v.nonEmpty(),
+  v.maxLength(256),
+  v.regex(signable, "contains | or a control character"),
+);
+
+export const TopicName = v.pipe(
+  v.string(),
+  v.nonEmpty(),
+  v.maxLength(topicCharsMax),
+  v.regex(signable, "contains | or a control character"),
+);
+
+/** A whole WebSocket URL, as `brokerUrl` everywhere. */
+export const BrokerUrl = v.pipe(
+  v.string(),
+  v.regex(/^wss?:\/\/[^\s|]+$/, "a broker URL starts with ws:// or wss://"),
+  v.check((text) => URL.canParse(text), "not a URL"),
+  v.maxLength(1024),
+);
+
+export const Base64 = v.pipe(v.string(), v.regex(/^[A-Za-z0-9+/]*={0,2}$/, "standard base64 expected"));
+/** 24 random bytes. */
+export const Nonce = v.pipe(
+  v.string(),
+  v.regex(/^[A-Za-z0-9+/]{32}$/, "24 bytes of standard base64 expected"),
+);
+export const Base64Url = v.pipe(
+  v.string(),
+  v.regex(/^[A-Za-z0-9_-]+$/, "base64url without padding expected"),
+);
+
+export const Priority = v.picklist(["now", "next", "low"]);
+export type Priority = v.InferOutput<typeof Priority>;
+
+export const Role = v.picklist(["owner", "admin", "member"]);
+export const InviteRole = v.picklist(["admin", "member"]);
+export type InviteRole = v.InferOutput<typeof InviteRole>;
+
+export const Status = v.picklist(["idle", "working", "dnd"]);
+
+export const Capabilities = v.pipe(
+  v.array(v.pipe(v.string(), v.nonEmpty(), v.maxLength(capabilityCharsMax))),
+  v.maxLength(capabilitiesMax, `at most ${capabilitiesMax} capabilities`),
+);
+
+/** Milliseconds since 1970. */
+export const TimeMs = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
+
+/** The first thing wrong, as `field: what`; for answers and logs. */
+export function explainIssues(issues: readonly v.BaseIssue<unknown>[]): string {
+  const first = issues[0];
+  if (first === undefined) return "does not fit its schema";
+  const where = v.getDotPath(first);
+  return where === null ? first.message : `${where}: ${first.message}`;
+}
