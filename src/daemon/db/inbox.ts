@@ -1,0 +1,246 @@
+/**
+ * The inbox: every message that arrived, once per (mesh, sender, client_message_id), in the order of arrival (`seq`), and
+ * apart from it the pushes that could not be opened or believed. Those take no dedupe key and are tried again later.
+ */
+import type { Database } from "bun:sqlite";
+import { migrate } from "~/disk/sqlite";
+import type { Letter, ProblemReason } from "~/identity/envelope";
+import type { Priority } from "~/wire/text";
+
+const schema = [
+  `CREATE TABLE inbox (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    mesh TEXT NOT NULL,
+    sender_member_pubkey TEXT NOT NULL,
+    sender_name TEXT NOT NULL,
+    client_message_id TEXT NOT NULL,
+    broker_message_id TEXT NOT NULL,
+    topic TEXT,
+    body TEXT,
+    body_version INTEGER NOT NULL,
+    meta TEXT,
+    reply_to_id TEXT,
+    reply_to_sender TEXT,
+    agent TEXT,
+    expects_reply INTEGER NOT NULL DEFAULT 0,
+    priority TEXT NOT NULL,
+    sent_at TEXT NOT NULL,
+    received_at INTEGER NOT NULL,
+    read_at INTEGER,
+    UNIQUE (mesh, sender_member_pubkey, client_message_id)
+  );
+  CREATE INDEX inbox_unread ON inbox (seq) WHERE read_at IS NULL;
+  CREATE INDEX inbox_client_message_id ON inbox (client_message_id);
+  CREATE TABLE problems (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    mesh TEXT NOT NULL,
+    broker_message_id TEXT NOT NULL,
+    sender_pubkey TEXT,
+    sender_name TEXT,
+    client_message_id TEXT,
+    reason TEXT NOT NULL,
+    push TEXT NOT NULL,
+    received_at INTEGER NOT NULL,
+    UNIQUE (mesh, broker_message_id)
+  );`,
+] as const;
+
+export const migrateInbox = (db: Database): void => migrate(db, schema);
+
+export interface InboxRow {
+  seq: number;
+  id: string;
+  mesh: string;
+  sender_member_pubkey: string;
+  sender_name: string;
+  client_message_id: string;
+  broker_message_id: string;
+  topic: string | null;
+  body: string | null;
+  body_version: number;
+  meta: string | null;
+  reply_to_id: string | null;
+  reply_to_sender: string | null;
+  agent: string | null;
+  expects_reply: number;
+  priority: Priority;
+  sent_at: string;
+  received_at: number;
+  read_at: number | null;
+}
+
+export interface ProblemRow {
+  seq: number;
+  id: string;
+  mesh: string;
+  broker_message_id: string;
+  sender_pubkey: string | null;
+  sender_name: string | null;
+  client_message_id: string | null;
+  reason: ProblemReason;
+  /** The frame as it came, ciphertext included: what a later try opens. */
+  push: string;
+  received_at: number;
+}
+
+export interface ArrivedLetter {
+  id: string;
+  letter: Letter;
+  bodyVersion: number;
+  senderName: string;
+  brokerMessageId: string;
+  priority: Priority;
+  receivedAt: number;
+}
+
+export interface InboxFilter {
+  afterSeq?: number;
+  /** The newest rows instead of the oldest. */
+  newest?: boolean;
+  from?: readonly string[];
+  topic?: string;
+  mesh?: string;
+  unread?: boolean;
+  limit: number;
+}
+
+type Bound = string | number | null;
+
+export class Inbox {
+  readonly db: Database;
+
+  constructor(db: Database) {
+    this.db = db;
+  }
+
+  /** The place of the new row, or undefined when this message is here already. */
+  insert(arrived: ArrivedLetter): number | undefined {
+    const { letter } = arrived;
+    const row = this.db
+      .query<{ seq: number }, Bound[]>(
+        `INSERT INTO inbox (id, mesh, sender_member_pubkey, sender_name, client_message_id, broker_message_id, body,
+           body_version, meta, reply_to_id, reply_to_sender, agent, expects_reply, priority, sent_at, received_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+         ON CONFLICT (mesh, sender_member_pubkey, client_message_id) DO NOTHING RETURNING seq`,
+      )
+      .get(
+        arrived.id,
+        letter.meshId,
+        letter.from,
+        arrived.senderName,
+        letter.id,
+        arrived.brokerMessageId,
+        letter.body,
+        arrived.bodyVersion,
+        letter.meta === null ? null : JSON.stringify(letter.meta),
+        letter.replyTo?.id ?? null,
+        letter.replyTo?.sender ?? null,
+        letter.agent,
+        letter.expectsReply ? 1 : 0,
+        arrived.priority,
+        letter.sentAt,
+        arrived.receivedAt,
+      );
+    return row?.seq;
+  }
+
+  /** Keeps a push that could not become a message; false when it is kept already. */
+  insertProblem(problem: Omit<ProblemRow, "seq">): boolean {
+    const { changes } = this.db
+      .query(
+        `INSERT INTO problems (id, mesh, broker_message_id, sender_pubkey, sender_name, client_message_id, reason, push, received_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (mesh, broker_message_id) DO UPDATE SET reason = excluded.reason
+         WHERE reason <> excluded.reason`,
+      )
+      .run(
+        problem.id,
+        problem.mesh,
+        problem.broker_message_id,
+        problem.sender_pubkey,
+        problem.sender_name,
+        problem.client_message_id,
+        problem.reason,
+        problem.push,
+        problem.received_at,
+      );
+    return changes > 0;
+  }
+
+  problems(limit: number, mesh?: string): ProblemRow[] {
+    return mesh === undefined
+      ? this.db.query<ProblemRow, [number]>("SELECT * FROM problems ORDER BY seq LIMIT ?").all(limit)
+      : this.db
+          .query<ProblemRow, [string, number]>("SELECT * FROM problems WHERE mesh = ? ORDER BY seq LIMIT ?")
+          .all(mesh, limit);
+  }
+
+  removeProblem(seq: number): void {
+    this.db.query("DELETE FROM problems WHERE seq = ?").run(seq);
+  }
+
+  problemCount(): number {
+    return this.db.query<{ n: number }, []>("SELECT count(*) AS n FROM problems").get()?.n ?? 0;
+  }
+
+  unreadCount(): number {
+    return (
+      this.db.query<{ n: number }, []>("SELECT count(*) AS n FROM inbox WHERE read_at IS NULL").get()?.n ?? 0
+    );
+  }
+
+  lastSeq(): number {
+    return this.db.query<{ seq: number | null }, []>("SELECT max(seq) AS seq FROM inbox").get()?.seq ?? 0;
+  }
+
+  /** The messages, from any sender, that have this client_message_id. */
+  byClientMessageId(id: string): InboxRow[] {
+    return this.db
+      .query<InboxRow, [string]>("SELECT * FROM inbox WHERE client_message_id = ? ORDER BY seq")
+      .all(id);
+  }
+
+  /** Keys that wrote under this name, in any case. */
+  sendersNamed(name: string): string[] {
+    return this.db
+      .query<{ key: string }, [string]>(
+        "SELECT DISTINCT sender_member_pubkey AS key FROM inbox WHERE sender_name = ? COLLATE NOCASE",
+      )
+      .all(name)
+      .map((row) => row.key);
+  }
+
+  seqOf(id: string): number | undefined {
+    return this.db.query<{ seq: number }, [string]>("SELECT seq FROM inbox WHERE id = ?").get(id)?.seq;
+  }
+
+  /** In order of arrival, whichever end of the store they come from. */
+  list(filter: InboxFilter): InboxRow[] {
+    const conditions: string[] = [];
+    const values: Bound[] = [];
+    const where = (condition: string, ...bound: Bound[]) => {
+      conditions.push(condition);
+      values.push(...bound);
+    };
+    if (filter.afterSeq !== undefined) where("seq > ?", filter.afterSeq);
+    if (filter.from !== undefined)
+      where(`sender_member_pubkey IN (${filter.from.map(() => "?").join(", ")})`, ...filter.from);
+    if (filter.topic !== undefined) where("topic = ?", filter.topic);
+    if (filter.mesh !== undefined) where("mesh = ?", filter.mesh);
+    if (filter.unread !== undefined) where(filter.unread ? "read_at IS NULL" : "read_at IS NOT NULL");
+    const condition = conditions.length === 0 ? "" : `WHERE ${conditions.join(" AND ")}`;
+    const order = filter.newest === true ? "DESC" : "ASC";
+    const rows = this.db
+      .query<InboxRow, Bound[]>(`SELECT * FROM inbox ${condition} ORDER BY seq ${order} LIMIT ?`)
+      .all(...values, filter.limit);
+    return filter.newest === true ? rows.reverse() : rows;
+  }
+
+  /** True when the message exists; reading it twice keeps the first time. */
+  markRead(id: string, nowMs: number): boolean {
+    return (
+      this.db.query("UPDATE inbox SET read_at = coalesce(read_at, ?) WHERE id = ?").run(nowMs, id).changes > 0
+    );
+  }
+}

@@ -1,0 +1,353 @@
+/**
+ * The outbox table: every message that this host accepted for sending, and what became of it. An id once written is
+ * never released and no row is ever deleted. Order is `seq`; ids only name. Functions here keep, they do not decide.
+ */
+import type { Database } from "bun:sqlite";
+import { migrate } from "~/disk/sqlite";
+import type { OutboxCounts, OutboxStatus } from "~/wire/ipc";
+import type { Priority } from "~/wire/text";
+
+const schema = [
+  `CREATE TABLE outbox (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    client_message_id TEXT NOT NULL UNIQUE,
+    request_fingerprint BLOB NOT NULL,
+    payload TEXT,
+    enqueued_at INTEGER NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    next_attempt_at INTEGER NOT NULL DEFAULT 0,
+    status TEXT NOT NULL CHECK (status IN ('pending', 'inflight', 'done', 'dead', 'aborted')),
+    last_error TEXT,
+    first_sent_at INTEGER,
+    delivered_at INTEGER,
+    broker_message_id TEXT,
+    aborted_at INTEGER,
+    aborted_by TEXT,
+    superseded_by TEXT,
+    mesh TEXT,
+    mesh_text TEXT,
+    to_text TEXT,
+    destination_kind TEXT,
+    destination_ref TEXT,
+    target_spec TEXT,
+    priority TEXT NOT NULL DEFAULT 'next' CHECK (priority IN ('now', 'next', 'low')),
+    sender_pubkey TEXT,
+    body_version INTEGER,
+    nonce TEXT,
+    ciphertext TEXT,
+    wire_fingerprint TEXT,
+    reply_to_id TEXT,
+    reply_to_sender TEXT,
+    meta TEXT,
+    agent TEXT,
+    expects_reply INTEGER NOT NULL DEFAULT 0
+  );
+  CREATE INDEX outbox_pending ON outbox (mesh, target_spec, seq) WHERE status = 'pending' AND ciphertext IS NOT NULL;
+  CREATE INDEX outbox_inflight ON outbox (mesh, seq) WHERE status = 'inflight';
+  CREATE INDEX outbox_status ON outbox (status, seq);
+  CREATE INDEX outbox_superseded ON outbox (superseded_by) WHERE superseded_by IS NOT NULL;`,
+] as const;
+
+export const migrateOutbox = (db: Database): void => migrate(db, schema);
+export const outboxSchemaVersion = schema.length;
+
+export interface OutboxRow {
+  seq: number;
+  id: string;
+  client_message_id: string;
+  request_fingerprint: Uint8Array;
+  /** The message text; cleared some time after the row has ended. */
+  payload: string | null;
+  enqueued_at: number;
+  attempts: number;
+  next_attempt_at: number;
+  status: OutboxStatus;
+  last_error: string | null;
+  first_sent_at: number | null;
+  /** When the broker's acceptance was learnt. */
+  delivered_at: number | null;
+  broker_message_id: string | null;
+  aborted_at: number | null;
+  aborted_by: string | null;
+  superseded_by: string | null;
+  mesh: string | null;
+  /** The mesh as the caller named it; null when it named none. */
+  mesh_text: string | null;
+  to_text: string | null;
+  destination_kind: string | null;
+  destination_ref: string | null;
+  target_spec: string | null;
+  priority: Priority;
+  sender_pubkey: string | null;
+  body_version: number | null;
+  nonce: string | null;
+  ciphertext: string | null;
+  wire_fingerprint: string | null;
+  reply_to_id: string | null;
+  reply_to_sender: string | null;
+  meta: string | null;
+  agent: string | null;
+  expects_reply: number;
+}
+
+export type NewOutboxRow = Pick<
+  OutboxRow,
+  | "id"
+  | "client_message_id"
+  | "request_fingerprint"
+  | "payload"
+  | "enqueued_at"
+  | "mesh"
+  | "mesh_text"
+  | "to_text"
+  | "destination_kind"
+  | "destination_ref"
+  | "target_spec"
+  | "priority"
+  | "sender_pubkey"
+  | "body_version"
+  | "nonce"
+  | "ciphertext"
+  | "wire_fingerprint"
+  | "reply_to_id"
+  | "reply_to_sender"
+  | "meta"
+  | "agent"
+  | "expects_reply"
+>;
+
+/** A row as it goes on the wire. */
+export type SendableRow = Pick<
+  OutboxRow,
+  "seq" | "client_message_id" | "enqueued_at" | "attempts" | "next_attempt_at" | "first_sent_at" | "priority"
+> & {
+  target_spec: string;
+  nonce: string;
+  ciphertext: string;
+  wire_fingerprint: string | null;
+  body_version: number;
+  reply_to_id: string | null;
+};
+
+const newColumns = [
+  "id",
+  "client_message_id",
+  "request_fingerprint",
+  "payload",
+  "enqueued_at",
+  "mesh",
+  "mesh_text",
+  "to_text",
+  "destination_kind",
+  "destination_ref",
+  "target_spec",
+  "priority",
+  "sender_pubkey",
+  "body_version",
+  "nonce",
+  "ciphertext",
+  "wire_fingerprint",
+  "reply_to_id",
+  "reply_to_sender",
+  "meta",
+  "agent",
+  "expects_reply",
+] as const satisfies (keyof NewOutboxRow)[];
+
+const insertSql = `INSERT INTO outbox (${newColumns.join(", ")}, status) VALUES (${newColumns.map(() => "?").join(", ")}, 'pending') RETURNING seq`;
+const sendableColumns =
+  "seq, client_message_id, enqueued_at, attempts, next_attempt_at, first_sent_at, priority, target_spec, nonce, ciphertext, wire_fingerprint, body_version, reply_to_id";
+
+type Bound = string | number | bigint | boolean | null | Uint8Array;
+
+export interface OutboxFilter {
+  statuses?: readonly OutboxStatus[];
+  /** Pending rows that were tried before. */
+  retrying?: boolean;
+  destination?: string;
+  /** Rows before this place: the list runs from the newest to the oldest. */
+  beforeSeq?: number;
+  limit: number;
+}
+
+export class Outbox {
+  readonly db: Database;
+
+  constructor(db: Database) {
+    this.db = db;
+  }
+
+  /** Returns the row's place. */
+  insert(row: NewOutboxRow): number {
+    const values = newColumns.map((column): Bound => row[column]);
+    const inserted = this.db.query<{ seq: number }, Bound[]>(insertSql).get(...values);
+    if (inserted === null) throw new Error("an insert returned no row");
+    return inserted.seq;
+  }
+
+  byClientMessageId(id: string): OutboxRow | null {
+    return this.db.query<OutboxRow, [string]>("SELECT * FROM outbox WHERE client_message_id = ?").get(id);
+  }
+
+  byId(id: string): OutboxRow | null {
+    return this.db.query<OutboxRow, [string]>("SELECT * FROM outbox WHERE id = ?").get(id);
+  }
+
+  /** The first rows of a lane that wait to be sent, oldest first. */
+  pendingOfLane(mesh: string, targetSpec: string, limit: number): SendableRow[] {
+    return this.db
+      .query<SendableRow, [string, string, number]>(
+        `SELECT ${sendableColumns} FROM outbox
+         WHERE mesh = ? AND target_spec = ? AND status = 'pending' AND ciphertext IS NOT NULL ORDER BY seq LIMIT ?`,
+      )
+      .all(mesh, targetSpec, limit);
+  }
+
+  /** Every lane of a mesh that has rows waiting. */
+  lanesWithPending(mesh: string): string[] {
+    return this.db
+      .query<{ target_spec: string }, [string]>(
+        `SELECT target_spec FROM outbox WHERE mesh = ? AND status = 'pending' AND ciphertext IS NOT NULL
+         GROUP BY target_spec ORDER BY MIN(seq)`,
+      )
+      .all(mesh)
+      .map((row) => row.target_spec);
+  }
+
+  markInflight(seq: number, nowMs: number): void {
+    this.db
+      .query(
+        "UPDATE outbox SET status = 'inflight', first_sent_at = coalesce(first_sent_at, ?) WHERE seq = ?",
+      )
+      .run(nowMs, seq);
+  }
+
+  markDone(seq: number, brokerMessageId: string, nowMs: number): void {
+    this.db
+      .query(
+        "UPDATE outbox SET status = 'done', broker_message_id = ?, delivered_at = ?, last_error = NULL WHERE seq = ?",
+      )
+      .run(brokerMessageId, nowMs, seq);
+  }
+
+  markDead(seq: number, lastError: string): void {
+    this.db.query("UPDATE outbox SET status = 'dead', last_error = ? WHERE seq = ?").run(lastError, seq);
+  }
+
+  /** Back in the queue, to be tried again at `nextAttemptAt`. */
+  markPending(seq: number, attempts: number, nextAttemptAt: number, lastError: string | null): void {
+    this.db
+      .query(
+        "UPDATE outbox SET status = 'pending', attempts = ?, next_attempt_at = ?, last_error = ? WHERE seq = ?",
+      )
+      .run(attempts, nextAttemptAt, lastError, seq);
+  }
+
+  noteBrokerMessageId(seq: number, brokerMessageId: string): void {
+    this.db.query("UPDATE outbox SET broker_message_id = ? WHERE seq = ?").run(brokerMessageId, seq);
+  }
+
+  markAborted(seq: number, by: string, supersededBy: string, nowMs: number): void {
+    this.db
+      .query(
+        "UPDATE outbox SET status = 'aborted', aborted_at = ?, aborted_by = ?, superseded_by = ? WHERE seq = ?",
+      )
+      .run(nowMs, by, supersededBy, seq);
+  }
+
+  /** What was in flight goes back in the queue: of one mesh when its link closed, of all after a crash. */
+  putBackInflight(mesh?: string): number {
+    if (mesh === undefined)
+      return this.db.query("UPDATE outbox SET status = 'pending' WHERE status = 'inflight'").run().changes;
+    return this.db
+      .query("UPDATE outbox SET status = 'pending' WHERE mesh = ? AND status = 'inflight'")
+      .run(mesh).changes;
+  }
+
+  /** Unfinished rows of a mesh that were sealed with another key than `pubkey`. */
+  sealedByOtherKey(mesh: string, pubkey: string): OutboxRow[] {
+    return this.db
+      .query<OutboxRow, [string, string]>(
+        `SELECT * FROM outbox WHERE mesh = ? AND status IN ('pending', 'inflight') AND sender_pubkey <> ? ORDER BY seq`,
+      )
+      .all(mesh, pubkey);
+  }
+
+  replaceSeal(
+    seq: number,
+    seal: Pick<OutboxRow, "sender_pubkey" | "body_version" | "nonce" | "ciphertext" | "wire_fingerprint">,
+  ): void {
+    this.db
+      .query(
+        "UPDATE outbox SET sender_pubkey = ?, body_version = ?, nonce = ?, ciphertext = ?, wire_fingerprint = ? WHERE seq = ?",
+      )
+      .run(seal.sender_pubkey, seal.body_version, seal.nonce, seal.ciphertext, seal.wire_fingerprint, seq);
+  }
+
+  /** Meshes that unfinished rows belong to. */
+  meshesWithUnfinished(): string[] {
+    return this.db
+      .query<{ mesh: string }, []>(
+        "SELECT DISTINCT mesh FROM outbox WHERE status IN ('pending', 'inflight') AND mesh IS NOT NULL",
+      )
+      .all()
+      .map((row) => row.mesh);
+  }
+
+  unfinishedOfMesh(mesh: string): OutboxRow[] {
+    return this.db
+      .query<OutboxRow, [string]>(
+        "SELECT * FROM outbox WHERE mesh = ? AND status IN ('pending', 'inflight') ORDER BY seq",
+      )
+      .all(mesh);
+  }
+
+  counts(): OutboxCounts {
+    const counts: OutboxCounts = { pending: 0, inflight: 0, done: 0, dead: 0, aborted: 0 };
+    const rows = this.db
+      .query<{ status: OutboxStatus; n: number }, []>(
+        "SELECT status, count(*) AS n FROM outbox GROUP BY status",
+      )
+      .all();
+    for (const row of rows) counts[row.status] = row.n;
+    return counts;
+  }
+
+  /** The oldest row of each mesh that is not settled. */
+  oldestUnfinished(): Pick<OutboxRow, "mesh" | "to_text" | "enqueued_at" | "last_error">[] {
+    return this.db
+      .query<Pick<OutboxRow, "mesh" | "to_text" | "enqueued_at" | "last_error">, []>(
+        `SELECT mesh, to_text, enqueued_at, last_error FROM outbox AS o
+         WHERE status = 'pending' AND seq = (SELECT min(seq) FROM outbox WHERE status = 'pending' AND mesh IS o.mesh)`,
+      )
+      .all();
+  }
+
+  list(filter: OutboxFilter): OutboxRow[] {
+    const conditions: string[] = [];
+    const values: Bound[] = [];
+    if (filter.statuses !== undefined) {
+      conditions.push(`status IN (${filter.statuses.map(() => "?").join(", ")})`);
+      values.push(...filter.statuses);
+    }
+    if (filter.retrying === true) conditions.push("status = 'pending' AND attempts > 0");
+    if (filter.destination !== undefined) {
+      conditions.push("(destination_ref = ? OR to_text = ? COLLATE NOCASE)");
+      values.push(filter.destination, filter.destination);
+    }
+    if (filter.beforeSeq !== undefined) {
+      conditions.push("seq < ?");
+      values.push(filter.beforeSeq);
+    }
+    const where = conditions.length === 0 ? "" : `WHERE ${conditions.join(" AND ")}`;
+    return this.db
+      .query<OutboxRow, Bound[]>(`SELECT * FROM outbox ${where} ORDER BY seq DESC LIMIT ?`)
+      .all(...values, filter.limit);
+  }
+
+  /** The row that `id` replaced, if it came from a requeue. */
+  supersededBy(id: string): OutboxRow | null {
+    return this.db.query<OutboxRow, [string]>("SELECT * FROM outbox WHERE superseded_by = ?").get(id);
+  }
+}

@@ -1,0 +1,367 @@
+/**
+ * Empties the outbox onto the links. Rows are marked `inflight` in the same transaction as the work that made them ready
+ * (an accept, an answer), and leave once it is on disk; answers come back as rows in the next one. It is woken, it never
+ * polls. Invariant: within a lane, what leaves first was accepted first.
+ */
+import type { Clock, Timer } from "~/clock";
+import { type RowChange, stepAnswered } from "~/daemon/answer";
+import type { Outbox, OutboxRow, SendableRow } from "~/daemon/db/outbox";
+import { type Lane, Lanes } from "~/daemon/lanes";
+import type { Writer } from "~/disk/writer";
+import { type MeshError, messageOf } from "~/errors";
+import { readAnswer, type Verdict } from "~/link/answer";
+import type { BrokerTerms } from "~/link/negotiate";
+import type { Log } from "~/log";
+import type { AckFrame, ClientFrameInput } from "~/wire/broker";
+import {
+  answerTimeoutMs,
+  laneBurstMessagesMax,
+  retryDelayMsMin,
+  sendWindowBytesMax,
+  sendWindowMessagesMax,
+} from "~/wire/limits";
+import type { Priority } from "~/wire/text";
+
+/** What the drain needs of an open link. */
+export interface Port {
+  /** False when the connection is gone. */
+  send(frame: ClientFrameInput): boolean;
+  readonly bufferedBytes: number;
+  /** Connects anew at once: what the broker remembers of this connection is in the way. */
+  reconnect(why: string): void;
+  /** Gives this connection up; the next one comes after the usual pause. */
+  drop(why: string): void;
+}
+
+export interface DrainOptions {
+  outbox: Outbox;
+  writer: Writer;
+  clock: Clock;
+  chance(): number;
+  log: Log;
+  /** A row changed for good or for now; called after the commit. */
+  changed(clientMessageId: string): void;
+}
+
+interface Flying {
+  target: string;
+  bytes: number;
+  sentAtMs: number;
+}
+
+/** What is known of one mesh while its link is open. */
+interface Route {
+  mesh: string;
+  port: Port;
+  terms: BrokerTerms;
+  lanes: Lanes;
+  flying: Map<string, Flying>;
+  flyingBytes: number;
+  timer: Timer | undefined;
+  timeout: Timer | undefined;
+}
+
+export class Drain {
+  readonly #options: DrainOptions;
+  readonly #routes = new Map<string, Route>();
+
+  constructor(options: DrainOptions) {
+    this.#options = options;
+    options.writer.addTail(() => this.#fill());
+  }
+
+  /** The link of a mesh opened: its waiting rows may leave. */
+  attach(mesh: string, port: Port, terms: BrokerTerms): void {
+    const route: Route = {
+      mesh,
+      port,
+      terms,
+      lanes: new Lanes(),
+      flying: new Map(),
+      flyingBytes: 0,
+      timer: undefined,
+      timeout: undefined,
+    };
+    this.#routes.set(mesh, route);
+    const { outbox, writer, log } = this.#options;
+    writer
+      .submit(() => {
+        outbox.putBackInflight(mesh);
+        for (const target of outbox.lanesWithPending(mesh)) this.#offerHead(route, route.lanes.enter(target));
+      })
+      .catch((error: unknown) => {
+        log("error", "drain_attach_failed", { mesh, error: messageOf(error) });
+        if (this.#routes.get(mesh) === route) port.drop("the outbox could not be read");
+      });
+  }
+
+  /** The link of a mesh closed: what was on the wire is back in the queue, its attempts unchanged. */
+  detach(mesh: string): void {
+    const route = this.#routes.get(mesh);
+    if (route === undefined) return;
+    this.#routes.delete(mesh);
+    route.timer?.cancel();
+    route.timeout?.cancel();
+    if (route.flying.size === 0) return;
+    const { outbox, writer, log } = this.#options;
+    writer
+      .submit(() => outbox.putBackInflight(mesh))
+      // The next attach does the same again, so nothing is lost by this.
+      .catch((error: unknown) => log("error", "drain_detach_failed", { mesh, error: messageOf(error) }));
+  }
+
+  /** A row was just inserted, in the transaction that is still open. */
+  inserted(mesh: string, target: string, priority: Priority): void {
+    this.#routes.get(mesh)?.lanes.offerIfIdle(target, priority, this.#options.clock.now());
+  }
+
+  /** Rows of this mesh changed in other ways (sealed anew, put back by hand): look again. */
+  wake(): void {
+    this.#options.writer.wake();
+  }
+
+  /** The broker answered. Anything it may say is dealt with, even about rows that it never got. */
+  answered(mesh: string, ack: AckFrame): void {
+    const id = ack.client_message_id ?? ack.id;
+    const route = this.#routes.get(mesh);
+    if (id === undefined || route === undefined) return;
+    const { writer, clock, log, changed } = this.#options;
+    const verdict = readAnswer(ack);
+    writer
+      .submit(() => this.#applyAnswer(mesh, id, verdict, route.terms, clock.now()))
+      .then(
+        (change) => {
+          this.#landed(route, id, verdict, change);
+          if (change.to !== "unchanged") changed(id);
+        },
+        (error: unknown) => {
+          log("error", "answer_not_stored", { mesh, client_message_id: id, error: messageOf(error) });
+          if (this.#routes.get(mesh) === route) route.port.drop("an answer could not be stored");
+        },
+      );
+  }
+
+  // ── Inside the transaction ─────────────────────────────────────────────────────────────────────────────────────────
+
+  #applyAnswer(mesh: string, id: string, verdict: Verdict, terms: BrokerTerms, nowMs: number): RowChange {
+    const { outbox, chance, log } = this.#options;
+    const row = outbox.byClientMessageId(id);
+    if (row === null || row.mesh !== mesh) {
+      log("warn", "answer_to_unknown_message", { mesh, client_message_id: id });
+      return { to: "unchanged" };
+    }
+    const change = stepAnswered(row, verdict, nowMs, terms.maxAgeMs, chance());
+    switch (change.to) {
+      case "done":
+        outbox.markDone(row.seq, change.brokerMessageId, nowMs);
+        break;
+      case "dead":
+        outbox.markDead(row.seq, change.lastError);
+        break;
+      case "pending":
+        outbox.markPending(row.seq, change.attempts, change.retryAtMs, change.lastError);
+        break;
+      case "aborted":
+        outbox.noteBrokerMessageId(row.seq, change.brokerMessageId);
+        break;
+      case "unchanged":
+    }
+    this.#logAnswer(row, verdict, change);
+    return change;
+  }
+
+  /** Takes rows into the window as far as it has room; their frames leave after the commit. */
+  #fill(): { committed(): void; failed(error: MeshError): void } | undefined {
+    const departures: { route: Route; row: SendableRow }[] = [];
+    const expired: string[] = [];
+    const nowMs = this.#options.clock.now();
+    for (const route of this.#routes.values()) this.#fillRoute(route, nowMs, departures, expired);
+    if (departures.length === 0 && expired.length === 0) return undefined;
+    return {
+      committed: () => {
+        for (const { route, row } of departures) this.#depart(route, row);
+        for (const id of expired) this.#options.changed(id);
+      },
+      failed: () => {
+        // The rows are still pending on disk, but their lanes no longer say so: start over from the disk.
+        for (const route of new Set(departures.map((departure) => departure.route))) {
+          if (this.#routes.get(route.mesh) === route) route.port.drop("the outbox could not be written");
+        }
+      },
+    };
+  }
+
+  #fillRoute(
+    route: Route,
+    nowMs: number,
+    departures: { route: Route; row: SendableRow }[],
+    expired: string[],
+  ): void {
+    for (const lane of route.lanes.wake(nowMs)) this.#offerHead(route, lane);
+    while (this.#room(route) > 0) {
+      const lane = route.lanes.next();
+      if (lane === undefined) break;
+      // Its turn comes again when what is on the wire has been answered.
+      if (lane.inflight > 0 && (lane.settling || !route.terms.lanes)) continue;
+      this.#fillLane(route, lane, nowMs, departures, expired);
+    }
+    this.#setTimer(route, nowMs);
+  }
+
+  #fillLane(
+    route: Route,
+    lane: Lane,
+    nowMs: number,
+    departures: { route: Route; row: SendableRow }[],
+    expired: string[],
+  ): void {
+    const { outbox } = this.#options;
+    lane.settling = false;
+    const most = route.terms.lanes ? Math.min(laneBurstMessagesMax, retryDelayMsMin, this.#room(route)) : 1;
+    const rows = outbox.pendingOfLane(route.mesh, lane.target, most + 1);
+    let taken = 0;
+    for (const row of rows) {
+      if (taken >= most || this.#room(route) <= 0) break;
+      if (isExpired(row, nowMs, route.terms.maxAgeMs)) {
+        outbox.markDead(row.seq, "expired");
+        expired.push(row.client_message_id);
+        taken++;
+        continue;
+      }
+      if (row.next_attempt_at > nowMs) {
+        lane.retryAtMs = row.next_attempt_at;
+        break;
+      }
+      if (lane.awaitedId !== undefined && lane.awaitedId !== row.client_message_id) {
+        // The row that the broker waits for will not come again; only a new connection makes it forget.
+        lane.awaitedId = undefined;
+        queueMicrotask(() => route.port.reconnect("the row that the broker holds a lane for was withdrawn"));
+        return;
+      }
+      lane.awaitedId = undefined;
+      outbox.markInflight(row.seq, nowMs);
+      route.flying.set(row.client_message_id, {
+        target: lane.target,
+        bytes: row.ciphertext.length,
+        sentAtMs: 0,
+      });
+      route.flyingBytes += row.ciphertext.length;
+      lane.inflight++;
+      departures.push({ route, row });
+      taken++;
+    }
+    const following = rows[taken];
+    if (following !== undefined) route.lanes.offer(lane.target, following.priority, nowMs);
+    else route.lanes.release(lane.target);
+  }
+
+  #offerHead(route: Route, lane: Lane): void {
+    const [head] = this.#options.outbox.pendingOfLane(route.mesh, lane.target, 1);
+    if (head === undefined) {
+      route.lanes.release(lane.target);
+      return;
+    }
+    lane.retryAtMs = Math.max(lane.retryAtMs, head.next_attempt_at);
+    route.lanes.offer(lane.target, head.priority, this.#options.clock.now());
+  }
+
+  // ── After the commit ───────────────────────────────────────────────────────────────────────────────────────────────
+
+  #depart(route: Route, row: SendableRow): void {
+    const flying = route.flying.get(row.client_message_id);
+    // The link closed meanwhile: detach has put the row back already, or is about to.
+    if (flying === undefined || this.#routes.get(route.mesh) !== route) return;
+    flying.sentAtMs = this.#options.clock.monotonicMs();
+    route.port.send(sendFrame(row));
+    this.#options.changed(row.client_message_id);
+    if (route.timeout === undefined) this.#watchAnswers(route);
+  }
+
+  /** The answer is on disk: the window has room again, and the lane goes on or waits. */
+  #landed(route: Route, id: string, verdict: Verdict, change: RowChange): void {
+    if (this.#routes.get(route.mesh) !== route) return;
+    const flying = route.flying.get(id);
+    if (flying === undefined) return;
+    route.flying.delete(id);
+    route.flyingBytes -= flying.bytes;
+    const lane = route.lanes.enter(flying.target);
+    lane.inflight--;
+    if (change.to === "pending") this.#heldUp(route, lane, id, verdict, change.retryAtMs);
+    if (lane.inflight === 0) {
+      if (lane.settling || !route.terms.lanes) this.#offerHead(route, lane);
+      else route.lanes.release(lane.target);
+    }
+    this.#options.writer.wake();
+  }
+
+  #heldUp(route: Route, lane: Lane, id: string, verdict: Verdict, retryAtMs: number): void {
+    lane.settling = true;
+    lane.retryAtMs = Math.max(lane.retryAtMs, retryAtMs);
+    if (verdict.kind !== "held") {
+      if (route.terms.lanes) lane.awaitedId = id;
+    } else if (lane.awaitedId === undefined) {
+      // Held for a refusal that we were never told of: go on, but not in a tight circle.
+      lane.retryAtMs = Math.max(lane.retryAtMs, this.#options.clock.now() + retryDelayMsMin);
+    }
+  }
+
+  /** One timer for the oldest that is unanswered: a broker that is silent for so long is as good as gone. */
+  #watchAnswers(route: Route): void {
+    const { clock } = this.#options;
+    const [oldest] = route.flying.values();
+    if (oldest === undefined) {
+      route.timeout = undefined;
+      return;
+    }
+    const waitedMs = oldest.sentAtMs === 0 ? 0 : clock.monotonicMs() - oldest.sentAtMs;
+    if (waitedMs >= answerTimeoutMs) {
+      route.port.drop(`no answer to a message in ${answerTimeoutMs / 1000} s`);
+      return;
+    }
+    route.timeout = clock.after(answerTimeoutMs - waitedMs, () => this.#watchAnswers(route));
+  }
+
+  #setTimer(route: Route, nowMs: number): void {
+    route.timer?.cancel();
+    const at = route.lanes.nextWakeMs();
+    route.timer =
+      at === undefined ? undefined : this.#options.clock.after(at - nowMs, () => this.#options.writer.wake());
+  }
+
+  #room(route: Route): number {
+    if (route.flyingBytes + route.port.bufferedBytes >= sendWindowBytesMax) return 0;
+    return sendWindowMessagesMax - route.flying.size;
+  }
+
+  #logAnswer(row: OutboxRow, verdict: Verdict, change: RowChange): void {
+    const { log } = this.#options;
+    const about = { mesh: row.mesh, client_message_id: row.client_message_id };
+    if (verdict.kind === "accepted" && verdict.duplicate) {
+      log(verdict.historyGone ? "warn" : "info", "broker_had_it_already", {
+        ...about,
+        history_gone: verdict.historyGone,
+      });
+    }
+    if (change.to === "dead") log("warn", "message_dead", { ...about, last_error: change.lastError });
+    if (verdict.kind === "unrecognised")
+      log("warn", "answer_not_recognised", { ...about, answer: verdict.why });
+  }
+}
+
+/** Only a row that was tried can expire: one that waited for the broker to come back has had no chance yet. */
+const isExpired = (row: SendableRow, nowMs: number, maxAgeMs: number): boolean =>
+  row.first_sent_at !== null && nowMs - row.enqueued_at > maxAgeMs;
+
+const sendFrame = (row: SendableRow): ClientFrameInput => ({
+  type: "send",
+  id: row.client_message_id,
+  client_message_id: row.client_message_id,
+  ...(row.wire_fingerprint === null ? {} : { request_fingerprint: row.wire_fingerprint }),
+  targetSpec: row.target_spec,
+  priority: row.priority,
+  nonce: row.nonce,
+  ciphertext: row.ciphertext,
+  // Body version 2 carries the thread inside the seal, where the broker does not see it.
+  ...(row.body_version === 2 || row.reply_to_id === null ? {} : { replyToId: row.reply_to_id }),
+  bodyVersion: row.body_version === 2 ? 2 : 1,
+});

@@ -1,0 +1,125 @@
+/** How the daemon is, in words that say what to do. */
+import { isoTime } from "~/clock";
+import type { MeshSession } from "~/daemon/mesh-session";
+import type { DaemonParts } from "~/daemon/parts";
+import type { HealthReply, Problem } from "~/wire/ipc";
+import { laneWaitingMsMax } from "~/wire/limits";
+
+export function healthOf(parts: DaemonParts): HealthReply {
+  const nowMs = parts.clock.now();
+  const oldest = parts.outbox.oldestUnfinished();
+  const oldestAt = Math.min(...oldest.map((row) => row.enqueued_at));
+  return {
+    ok: true,
+    pid: process.pid,
+    uptime_s: Math.max(0, Math.round((nowMs - parts.startedAtMs) / 1000)),
+    meshes: Object.fromEntries(
+      parts.meshes.sessions.map((session) => [session.mesh.slug, linkHealth(session)]),
+    ),
+    outbox: {
+      counts: parts.outbox.counts(),
+      ...(oldest.length === 0
+        ? {}
+        : { oldest_pending_s: Math.max(0, Math.round((nowMs - oldestAt) / 1000)) }),
+    },
+    inbox: { unread: parts.inbox.unreadCount() },
+    problems: [
+      ...parts.startProblems,
+      ...(parts.meshes.problem === undefined ? [] : [parts.meshes.problem]),
+      ...parts.meshes.sessions.flatMap(linkProblems),
+      ...waitingProblems(parts, nowMs),
+      ...inboxProblems(parts),
+    ],
+  };
+}
+
+function linkHealth({ status }: MeshSession): HealthReply["meshes"][string] {
+  return {
+    link: status.name,
+    since: isoTime(status.sinceMs),
+    ...(status.rttMs === undefined ? {} : { rtt_ms: Math.round(status.rttMs * 100) / 100 }),
+    ...(status.why === undefined ? {} : { error: status.why }),
+  };
+}
+
+function linkProblems(session: MeshSession): Problem[] {
+  const { slug } = session.mesh;
+  const { name, why = "" } = session.status;
+  const missing = session.isOpen ? (session.terms?.missing ?? []) : [];
+  const lacking: Problem[] =
+    missing.length === 0
+      ? []
+      : [
+          {
+            code: "broker_lacks_features",
+            message: `the broker of ${slug} does not offer ${missing.join(", ")}: messages may arrive twice, and members prove nothing`,
+            hint: "Upgrade the broker to a claudemesh broker.",
+          },
+        ];
+  switch (name) {
+    case "identity_in_use":
+      return [
+        {
+          code: "identity_in_use",
+          message: `${slug}: ${why}`,
+          hint: "If this is a copy of another host, leave the mesh here and join with an invite of its own.",
+        },
+      ];
+    case "removed":
+      return [
+        {
+          code: "removed_from_mesh",
+          message: `${slug}: ${why}`,
+          hint: `claudemesh mesh leave --mesh ${slug}, then join with a new invite.`,
+        },
+      ];
+    case "refused":
+      return [
+        {
+          code: "broker_refuses",
+          message: `the broker of ${slug} refuses this host: ${why}`,
+          hint: hintForRefusal(why),
+        },
+      ];
+    case "waiting":
+      return [
+        {
+          code: "broker_unreachable",
+          message: `the broker of ${slug} is out of reach: ${why}`,
+          hint: "Messages wait on this disk and leave when it is back.",
+        },
+      ];
+    default:
+      return lacking;
+  }
+}
+
+function hintForRefusal(why: string): string {
+  if (why.startsWith("clock_skew")) return "Set this host's clock: timedatectl set-ntp true";
+  if (why.startsWith("feature_"))
+    return "The mesh was made with a claudemesh broker; put one back, or upgrade it.";
+  return "claudemesh mesh list shows the membership; ask the mesh's owner.";
+}
+
+function waitingProblems(parts: DaemonParts, nowMs: number): Problem[] {
+  return parts.outbox
+    .oldestUnfinished()
+    .filter((row) => nowMs - row.enqueued_at > laneWaitingMsMax)
+    .map((row) => ({
+      code: "message_waits_long",
+      message: `a message to ${row.to_text ?? "?"} has waited ${Math.round((nowMs - row.enqueued_at) / 60_000)} minutes: ${row.last_error ?? "the broker was not reached"}`,
+      hint: "claudemesh daemon outbox list --pending",
+    }));
+}
+
+function inboxProblems(parts: DaemonParts): Problem[] {
+  const count = parts.inbox.problemCount();
+  if (count === 0) return [];
+  return [
+    {
+      code: "undecryptable",
+      message: `${count} arrived messages could not be opened or believed`,
+      hint: "claudemesh inbox --problems",
+    },
+  ];
+}

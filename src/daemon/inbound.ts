@@ -1,0 +1,228 @@
+/**
+ * Everything that arrives from one broker goes through here: opened, checked against the members, stored once, then
+ * acknowledged, strictly in the order of the pushes. What cannot be opened or believed is stored apart and acknowledged
+ * too, so that it blocks nothing, and is tried again when keys change.
+ */
+import * as v from "valibot";
+import type { Clock } from "~/clock";
+import type { Inbox, ProblemRow } from "~/daemon/db/inbox";
+import type { Directory } from "~/daemon/directory";
+import type { Writer } from "~/disk/writer";
+import { messageOf } from "~/errors";
+import type { MeshEntry } from "~/identity/config";
+import { type Letter, openLetter, type ProblemReason } from "~/identity/envelope";
+import type { Sealer } from "~/identity/sealer";
+import type { Log } from "~/log";
+import { type ClientFrameInput, PushFrame, parseBrokerFrame } from "~/wire/broker";
+import { problemRetriesMax, pushesWaitingMax } from "~/wire/limits";
+
+export interface InboundOptions {
+  mesh: MeshEntry;
+  inbox: Inbox;
+  writer: Writer;
+  directory: Directory;
+  sealer: Sealer;
+  clock: Clock;
+  newId(): string;
+  log: Log;
+  /** New rows are on disk. */
+  stored(): void;
+  /** A message came from a key that the directory does not know or believe. */
+  senderUnknown(): void;
+}
+
+/** The connection that pushes come from and acknowledgements go to. */
+export interface PushConnection {
+  send(frame: ClientFrameInput): boolean;
+  drop(why: string): void;
+}
+
+type Judgement =
+  | { ok: true; letter: Letter; bodyVersion: number; senderName: string }
+  | { ok: false; reason: ProblemReason };
+
+export class Inbound {
+  readonly #options: InboundOptions;
+
+  constructor(options: InboundOptions) {
+    this.#options = options;
+  }
+
+  /** One intake for one connection: after a push that could not be stored, it takes none. */
+  open(connection: PushConnection): Intake {
+    return new Intake(this, this.#options, connection);
+  }
+
+  /** Stores a push that fits its schema; true when it became a new message. To be called inside a transaction. */
+  store(push: PushFrame): boolean {
+    const judgement = this.#judge(push);
+    if (!judgement.ok) {
+      this.#storeProblem(push, judgement.reason);
+      return false;
+    }
+    return this.#insert(push, judgement);
+  }
+
+  /** Keeps a push that does not even fit its schema. To be called inside a transaction. */
+  storeMalformed(messageId: string, push: unknown): void {
+    const { mesh, inbox, clock, newId } = this.#options;
+    inbox.insertProblem({
+      id: newId(),
+      mesh: mesh.meshId,
+      broker_message_id: messageId,
+      sender_pubkey: null,
+      sender_name: null,
+      client_message_id: null,
+      reason: "frame_malformed",
+      push: JSON.stringify(push),
+      received_at: clock.now(),
+    });
+  }
+
+  /** Tries the stored problems of this mesh again; resolves with how many became messages. */
+  async retryProblems(): Promise<number> {
+    const { inbox, mesh, writer, stored, log } = this.#options;
+    if (inbox.problems(1, mesh.meshId).length === 0) return 0;
+    const solved = await writer.submit(() => {
+      let count = 0;
+      for (const problem of inbox.problems(problemRetriesMax, mesh.meshId)) if (this.#retry(problem)) count++;
+      return count;
+    });
+    if (solved > 0) {
+      log("info", "problems_solved", { mesh: mesh.slug, count: solved });
+      stored();
+    }
+    return solved;
+  }
+
+  #retry(problem: ProblemRow): boolean {
+    const parsed = parseBrokerFrame(problem.push);
+    if (parsed.kind !== "frame" || !v.is(PushFrame, parsed.frame)) return false;
+    const judgement = this.#judge(parsed.frame);
+    if (!judgement.ok) return false;
+    this.#insert(parsed.frame, judgement);
+    this.#options.inbox.removeProblem(problem.seq);
+    return true;
+  }
+
+  #judge(push: PushFrame): Judgement {
+    const { mesh, directory, sealer, clock, senderUnknown } = this.#options;
+    const recipient = { meshId: mesh.meshId, publicKey: mesh.pubkey, secretKey: mesh.secretKey };
+    const opened = openLetter(push, recipient, sealer, clock.now());
+    if (!opened.ok) return opened;
+    if (!directory.admits(opened.letter.from)) {
+      senderUnknown();
+      return { ok: false, reason: "sender_not_admitted" };
+    }
+    const senderName =
+      directory.byKey(opened.letter.from)?.name ?? push.senderName ?? opened.letter.from.slice(0, 8);
+    return { ok: true, letter: opened.letter, bodyVersion: opened.bodyVersion, senderName };
+  }
+
+  #insert(push: PushFrame, judgement: Extract<Judgement, { ok: true }>): boolean {
+    const { inbox, newId, clock } = this.#options;
+    const seq = inbox.insert({
+      id: newId(),
+      letter: judgement.letter,
+      bodyVersion: judgement.bodyVersion,
+      senderName: judgement.senderName,
+      brokerMessageId: push.messageId,
+      priority: push.priority,
+      receivedAt: clock.now(),
+    });
+    return seq !== undefined;
+  }
+
+  #storeProblem(push: PushFrame, reason: ProblemReason): void {
+    const { inbox, mesh, clock, newId, log } = this.#options;
+    const isNew = inbox.insertProblem({
+      id: newId(),
+      mesh: mesh.meshId,
+      broker_message_id: push.messageId,
+      sender_pubkey: push.senderMemberPubkey ?? push.senderPubkey,
+      sender_name: push.senderName ?? null,
+      client_message_id: push.client_message_id ?? null,
+      reason,
+      push: JSON.stringify(push),
+      received_at: clock.now(),
+    });
+    if (isNew)
+      log("warn", "push_not_understood", { mesh: mesh.slug, broker_message_id: push.messageId, reason });
+  }
+}
+
+export class Intake {
+  readonly #inbound: Inbound;
+  readonly #options: InboundOptions;
+  readonly #connection: PushConnection;
+  #waiting = 0;
+  #closed = false;
+  /** Set while a push is being stored, and for good when that failed. */
+  #broken = false;
+
+  constructor(inbound: Inbound, options: InboundOptions, connection: PushConnection) {
+    this.#inbound = inbound;
+    this.#options = options;
+    this.#connection = connection;
+  }
+
+  /** A push that fits its schema. */
+  take(push: PushFrame): void {
+    this.#store(push.messageId, push.client_message_id, () => this.#inbound.store(push));
+  }
+
+  /** A push of which only the message's name could be read. */
+  takeMalformed(messageId: string, push: unknown): void {
+    this.#store(messageId, undefined, () => {
+      this.#inbound.storeMalformed(messageId, push);
+      return false;
+    });
+  }
+
+  close(): void {
+    this.#closed = true;
+  }
+
+  #store(messageId: string, clientMessageId: string | undefined, job: () => boolean): void {
+    if (this.#closed) return;
+    if (this.#waiting >= pushesWaitingMax) {
+      this.#giveUp(`the broker pushes more than ${pushesWaitingMax} messages ahead of their acknowledgement`);
+      return;
+    }
+    this.#waiting++;
+    const inOrder = () => {
+      if (this.#broken || this.#closed) throw new Error("a push before this one could not be stored");
+      this.#broken = true;
+      const isNew = job();
+      this.#broken = false;
+      return isNew;
+    };
+    this.#options.writer.submit(inOrder).then(
+      (isNew) => {
+        this.#waiting--;
+        if (isNew) this.#options.stored();
+        if (this.#closed) return;
+        this.#connection.send({
+          type: "client_ack",
+          brokerMessageId: messageId,
+          ...(clientMessageId === undefined ? {} : { clientMessageId }),
+        });
+      },
+      (error: unknown) => {
+        this.#waiting--;
+        if (this.#closed) return;
+        this.#options.log("error", "push_not_stored", {
+          mesh: this.#options.mesh.slug,
+          error: messageOf(error),
+        });
+        this.#giveUp("an arriving message could not be stored");
+      },
+    );
+  }
+
+  #giveUp(why: string): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#connection.drop(why);
+  }
+}

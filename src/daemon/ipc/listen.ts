@@ -1,0 +1,164 @@
+/**
+ * The two ways in: a Unix socket that only its owner can open, and TCP on the loopback address behind a token. Each is a
+ * server of its own, so that how a request came is known. A socket file is replaced only by the holder of the daemon's
+ * lock, when nobody answers on it.
+ */
+import { chmodSync } from "node:fs";
+import {
+  getChallenge,
+  getHealth,
+  getOpenApi,
+  getProfile,
+  getVersion,
+  postProfile,
+} from "~/daemon/ipc/handlers/about";
+import { getEvents } from "~/daemon/ipc/handlers/events";
+import { getInbox, postInboxAck } from "~/daemon/ipc/handlers/inbox";
+import { getMessage } from "~/daemon/ipc/handlers/messages";
+import { getOutbox, getOutboxRow, postRequeue } from "~/daemon/ipc/handlers/outbox";
+import { getPeers } from "~/daemon/ipc/handlers/peers";
+import { postSend } from "~/daemon/ipc/handlers/post-send";
+import { buildApp, type Handlers, Load } from "~/daemon/ipc/server";
+import type { DaemonParts } from "~/daemon/parts";
+import { removeFile, writeFileAtomic } from "~/disk/file";
+import { MeshError, messageOf, systemCodeOf } from "~/errors";
+import type { Log } from "~/log";
+import { ipcBodyBytesMax, stopGraceMs, tcpPortDefault } from "~/wire/limits";
+import type { DaemonPaths } from "~/wire/paths";
+
+export interface ListenOptions {
+  parts: DaemonParts;
+  paths: DaemonPaths;
+  tcp: false | { port: number | undefined };
+  publicHealth: boolean;
+  log: Log;
+}
+
+export interface Listeners {
+  /** Null when TCP is off or no port could be had. */
+  tcpPort: number | null;
+  /** Takes no new requests, lets those at work finish within a bounded time, and removes the files. */
+  stop(): Promise<void>;
+}
+
+type Server = ReturnType<typeof Bun.serve>;
+
+export function listen(options: ListenOptions): Listeners {
+  const { parts, paths, log } = options;
+  const handlers = handlersOf(parts);
+  const load = new Load();
+  const rules = () => ({ token: parts.token, publicHealth: options.publicHealth });
+  const shared = { handlers, load, rules, log, logPlace: paths.log };
+  const servers = [serveUnix(paths, buildApp({ ...shared, wayIn: { kind: "unix" } }).fetch)];
+  const tcp = options.tcp === false ? undefined : serveTcp(options.tcp.port, options, shared);
+  if (tcp !== undefined) servers.push(tcp);
+  const tcpPort = tcp?.port ?? null;
+  if (tcpPort === null) removeFile(paths.httpPort);
+  else writeFileAtomic(paths.httpPort, `${tcpPort}\n`);
+  return {
+    tcpPort,
+    async stop() {
+      removeFile(paths.httpPort);
+      await Promise.all(servers.map((server) => stopServer(server, options)));
+      removeFile(paths.socket);
+    },
+  };
+}
+
+const handlersOf = (parts: DaemonParts): Handlers => ({
+  challenge: getChallenge(parts),
+  version: getVersion(parts),
+  health: getHealth(parts),
+  send: postSend(parts),
+  message: getMessage(parts),
+  inbox: getInbox(parts),
+  inboxAck: postInboxAck(parts),
+  events: getEvents(parts),
+  peers: getPeers(parts),
+  profile: getProfile(parts),
+  setProfile: postProfile(parts),
+  outbox: getOutbox(parts),
+  outboxRow: getOutboxRow(parts),
+  requeue: postRequeue(parts),
+  openapi: getOpenApi(),
+});
+
+type Fetch = ReturnType<typeof buildApp>["fetch"];
+
+/** A little above the limit, so that our own answer names it; beyond that the server cuts the request off. */
+const maxRequestBodySize = ipcBodyBytesMax + 64 * 1024;
+
+/**
+ * A long wait or an event stream is no idle connection. Typed loosely, since Bun's types do not know this option for Unix
+ * sockets, where it takes effect all the same.
+ */
+const patient: object = { idleTimeout: 0 };
+
+function serveUnix(paths: DaemonPaths, fetch: Fetch): Server {
+  // We hold the lock, so no daemon serves here: a socket file that is left over belongs to one that died.
+  removeFile(paths.socket);
+  const umask = process.umask(0o177);
+  try {
+    const server = Bun.serve({
+      unix: paths.socket,
+      fetch: (request) => fetch(request),
+      maxRequestBodySize,
+      ...patient,
+    });
+    chmodSync(paths.socket, 0o600);
+    return server;
+  } catch (error) {
+    throw new MeshError("storage_failed", `cannot listen on ${paths.socket}: ${messageOf(error)}`, {
+      hint: "Choose another directory with CLAUDEMESH_DAEMON_DIR; some sandboxes and network file systems forbid Unix sockets.",
+      cause: error,
+    });
+  } finally {
+    process.umask(umask);
+  }
+}
+
+/** A port that cannot be had is a warning: the socket serves. */
+function serveTcp(
+  wanted: number | undefined,
+  { parts, log }: ListenOptions,
+  shared: Omit<Parameters<typeof buildApp>[0], "wayIn">,
+): Server | undefined {
+  let fetch: Fetch | undefined;
+  const bind = (port: number): Server => {
+    const server = Bun.serve({
+      hostname: "127.0.0.1",
+      port,
+      idleTimeout: 0,
+      maxRequestBodySize,
+      fetch: (request) => fetch?.(request) ?? new Response(null, { status: 503 }),
+    });
+    fetch = buildApp({ ...shared, wayIn: { kind: "tcp", port: server.port ?? 0 } }).fetch;
+    return server;
+  };
+  try {
+    return bind(wanted ?? tcpPortDefault);
+  } catch (error) {
+    if (wanted === undefined && systemCodeOf(error) === "EADDRINUSE") {
+      log("info", "tcp_port_taken", { port: tcpPortDefault });
+      return bind(0);
+    }
+    const message = `TCP port ${wanted ?? tcpPortDefault} cannot be had (${systemCodeOf(error) ?? messageOf(error)}); the socket serves`;
+    log("warn", "no_tcp", { error: message });
+    parts.startProblems.push({
+      code: "port_in_use",
+      message,
+      hint: "Choose another with --tcp-port, or --no-tcp.",
+    });
+    return undefined;
+  }
+}
+
+/** Waits for what is at work, but not for ever: an event stream or a long wait has been told to end already. */
+async function stopServer(server: Server, { parts }: ListenOptions): Promise<void> {
+  const graceful = server.stop(false);
+  const { promise: timedOut, resolve } = Promise.withResolvers<void>();
+  const timer = parts.clock.after(stopGraceMs, resolve);
+  await Promise.race([graceful, timedOut]);
+  timer.cancel();
+  await server.stop(true);
+}

@@ -1,0 +1,332 @@
+/**
+ * One joined mesh in the running daemon: its link, its members, what arrives by it and how to seal for it. Started and
+ * stopped by meshes.ts as config.json changes.
+ */
+import type { Clock, Timer } from "~/clock";
+import { isoTime } from "~/clock";
+import type { DirectoryStore } from "~/daemon/db/directory";
+import type { Inbox } from "~/daemon/db/inbox";
+import { Directory, type DirectoryMember } from "~/daemon/directory";
+import type { Drain } from "~/daemon/drain";
+import type { EventHub } from "~/daemon/events";
+import { Inbound, type Intake } from "~/daemon/inbound";
+import type { Seal } from "~/daemon/ipc/handlers/send";
+import type { Profile } from "~/daemon/profile";
+import type { Writer } from "~/disk/writer";
+import { MeshError, messageOf } from "~/errors";
+import type { MeshEntry } from "~/identity/config";
+import { type BodyVersion, type Letter, sealLetter } from "~/identity/envelope";
+import { seedOf } from "~/identity/keys";
+import { peerTooOld } from "~/identity/members";
+import type { Sealer } from "~/identity/sealer";
+import { isClaudemeshMesh, Link, type LinkStatus } from "~/link/link";
+import type { BrokerTerms } from "~/link/negotiate";
+import type { Log } from "~/log";
+import type { BrokerFrame, ParsedBrokerFrame, RequestFrame } from "~/wire/broker";
+import { wireFingerprint } from "~/wire/fingerprint";
+import { directoryRefreshDelayMs, inlineBytesDefault } from "~/wire/limits";
+
+/** What the sessions of a daemon share. */
+export interface SessionParts {
+  clock: Clock;
+  chance(): number;
+  newId(): string;
+  log: Log;
+  sealer: Sealer;
+  drain: Drain;
+  inbox: Inbox;
+  inboxWriter: Writer;
+  directoryStore: DirectoryStore;
+  hub: EventHub;
+  profile: Profile;
+  sessionId: string;
+}
+
+export class MeshSession {
+  readonly directory: Directory;
+  readonly #parts: SessionParts;
+  readonly #link: Link;
+  readonly #inbound: Inbound;
+  #mesh: MeshEntry;
+  #terms: BrokerTerms | undefined;
+  #intake: Intake | undefined;
+  #refreshTimer: Timer | undefined;
+  #refreshing = false;
+  #refreshAgain = false;
+  /** Woken when the directory was fetched for the first time. */
+  #fetchedWaiters: (() => void)[] = [];
+
+  constructor(mesh: MeshEntry, parts: SessionParts) {
+    this.#mesh = mesh;
+    this.#parts = parts;
+    this.directory = new Directory(parts.directoryStore, mesh);
+    this.#inbound = new Inbound({
+      mesh,
+      inbox: parts.inbox,
+      writer: parts.inboxWriter,
+      directory: this.directory,
+      sealer: parts.sealer,
+      clock: parts.clock,
+      newId: parts.newId,
+      log: parts.log,
+      stored: () => parts.hub.announce({ kind: "inbox" }),
+      senderUnknown: () => this.#refreshSoon(),
+    });
+    this.#link = new Link({
+      mesh,
+      sessionId: parts.sessionId,
+      clock: parts.clock,
+      chance: parts.chance,
+      owner: {
+        opened: (terms) => this.#opened(terms),
+        closed: () => this.#closed(),
+        received: (parsed) => this.#received(parsed),
+        statusChanged: (status) => this.#statusChanged(status),
+      },
+    });
+  }
+
+  get mesh(): MeshEntry {
+    return this.#mesh;
+  }
+
+  get status(): LinkStatus {
+    return this.#link.status;
+  }
+
+  get isOpen(): boolean {
+    return this.#link.isOpen;
+  }
+
+  /** What the broker of the latest connection offered; undefined before the first. */
+  get terms(): BrokerTerms | undefined {
+    return this.#terms;
+  }
+
+  start(): void {
+    this.#link.start();
+    this.#retryProblems();
+  }
+
+  stop(): void {
+    this.#refreshTimer?.cancel();
+    this.#link.stop();
+  }
+
+  /** Takes over a change of the configuration that needs no new connection. */
+  reconfigure(mesh: MeshEntry): void {
+    this.#mesh = mesh;
+    this.directory.reconfigure(mesh);
+    this.#retryProblems();
+  }
+
+  /** Resolves with true once the members were fetched at least once, or with false after `timeoutMs`. */
+  async directoryFetched(timeoutMs: number): Promise<boolean> {
+    if (this.directory.wasFetched) return true;
+    return new Promise((resolve) => {
+      const timer = this.#parts.clock.after(timeoutMs, () => resolve(false));
+      this.#fetchedWaiters.push(() => {
+        timer.cancel();
+        resolve(true);
+      });
+    });
+  }
+
+  /** How to seal for one member. Throws `peer_too_old` when the message needs more than that member understands. */
+  sealFor(recipientPubkey: string, bodyVersion: BodyVersion): Seal {
+    const { sealer } = this.#parts;
+    const mesh = this.#mesh;
+    return (draft) => {
+      if (bodyVersion === 1 && (draft.meta !== null || draft.agent !== null))
+        throw peerTooOld(this.directory.byKey(recipientPubkey)?.name ?? recipientPubkey.slice(0, 16));
+      const letter: Letter = {
+        id: draft.clientMessageId,
+        meshId: mesh.meshId,
+        from: mesh.pubkey,
+        to: recipientPubkey,
+        body: draft.body,
+        meta: draft.meta,
+        replyTo: draft.replyTo,
+        agent: draft.agent,
+        sentAt: isoTime(draft.nowMs),
+        expectsReply: draft.expectsReply,
+      };
+      const inlineBytes = this.#terms?.inlineBytes ?? inlineBytesDefault;
+      const sealed = sealLetter(letter, bodyVersion, mesh.secretKey, sealer, inlineBytes);
+      return {
+        target_spec: recipientPubkey,
+        sender_pubkey: mesh.pubkey,
+        body_version: bodyVersion,
+        nonce: sealed.nonce,
+        ciphertext: sealed.ciphertext,
+        wire_fingerprint: wireFingerprint(draft.fingerprint, seedOf(mesh.secretKey)),
+      };
+    };
+  }
+
+  /** 2 unless this member said that it understands only 1; a mesh without proofs starts from 1. */
+  bodyVersionFor(member: DirectoryMember | undefined): BodyVersion {
+    if (member === undefined) return isClaudemeshMesh(this.#mesh) ? 2 : 1;
+    return this.directory.speaksBody2(member) ? 2 : 1;
+  }
+
+  announceProfile(): void {
+    if (!this.#link.isOpen) return;
+    for (const frame of this.#parts.profile.frames()) this.#tell(frame);
+  }
+
+  // ── The link's owner ───────────────────────────────────────────────────────────────────────────────────────────────
+
+  #opened(terms: BrokerTerms): void {
+    const { drain, log } = this.#parts;
+    const link = this.#link;
+    this.#terms = terms;
+    log("info", "link_open", { mesh: this.#mesh.slug, missing: terms.missing });
+    this.#intake = this.#inbound.open({ send: (frame) => link.send(frame), drop: (why) => link.drop(why) });
+    // A daemon of today takes a mesh without the feature of members by who is online.
+    this.#refresh();
+    this.announceProfile();
+    drain.attach(
+      this.#mesh.meshId,
+      {
+        send: (frame) => link.send(frame),
+        get bufferedBytes() {
+          return link.bufferedBytes;
+        },
+        reconnect: (why) => link.reconnect(why),
+        drop: (why) => link.drop(why),
+      },
+      terms,
+    );
+  }
+
+  #closed(): void {
+    this.#intake?.close();
+    this.#intake = undefined;
+    this.#refreshTimer?.cancel();
+    this.#refreshTimer = undefined;
+    this.directory.forgetPresence();
+    this.#parts.drain.detach(this.#mesh.meshId);
+  }
+
+  #statusChanged(status: LinkStatus): void {
+    const { hub, log } = this.#parts;
+    log(status.name === "open" || status.name === "connecting" ? "info" : "warn", "link_status", {
+      mesh: this.#mesh.slug,
+      link: status.name,
+      ...(status.why === undefined ? {} : { error: status.why }),
+    });
+    hub.announce({
+      kind: "passing",
+      event: {
+        event: "broker_status",
+        data: {
+          mesh: this.#mesh.slug,
+          link: status.name,
+          since: isoTime(status.sinceMs),
+          ...(status.why === undefined ? {} : { error: status.why }),
+        },
+      },
+    });
+  }
+
+  #received(parsed: ParsedBrokerFrame): void {
+    const { log } = this.#parts;
+    switch (parsed.kind) {
+      case "frame":
+        this.#receivedFrame(parsed.frame);
+        return;
+      case "bad_push":
+        log("warn", "bad_push", { mesh: this.#mesh.slug, error: parsed.why });
+        this.#intake?.takeMalformed(parsed.push.messageId, parsed.push);
+        return;
+      case "bad":
+        log("warn", "bad_frame", { mesh: this.#mesh.slug, error: parsed.why });
+        return;
+      case "unknown":
+        log("debug", "unknown_frame", { mesh: this.#mesh.slug, type: parsed.type });
+    }
+  }
+
+  #receivedFrame(frame: BrokerFrame): void {
+    switch (frame.type) {
+      case "ack":
+        this.#parts.drain.answered(this.#mesh.meshId, frame);
+        return;
+      case "push":
+        if (frame.subtype === "system") this.#refreshSoon();
+        else this.#intake?.take(frame);
+        return;
+      case "error":
+        this.#parts.log("warn", "broker_error", { mesh: this.#mesh.slug, code: frame.code });
+    }
+  }
+
+  // ── Members and presence ───────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Changes often come in groups: one look serves them all. */
+  #refreshSoon(): void {
+    if (this.#refreshTimer !== undefined || !this.#link.isOpen) return;
+    this.#refreshTimer = this.#parts.clock.after(directoryRefreshDelayMs, () => {
+      this.#refreshTimer = undefined;
+      this.#refresh();
+    });
+  }
+
+  #refresh(): void {
+    if (this.#refreshing) {
+      this.#refreshAgain = true;
+      return;
+    }
+    this.#refreshing = true;
+    this.#fetchMembers()
+      .catch((error: unknown) => {
+        this.#parts.log("warn", "members_not_fetched", { mesh: this.#mesh.slug, error: messageOf(error) });
+      })
+      .finally(() => {
+        this.#refreshing = false;
+        if (!this.#refreshAgain) return;
+        this.#refreshAgain = false;
+        this.#refreshSoon();
+      });
+  }
+
+  async #fetchMembers(): Promise<void> {
+    const { hub, clock } = this.#parts;
+    const [peers, members] = await Promise.all([
+      this.#link.request({ type: "list_peers" }),
+      this.#terms?.members === true ? this.#link.request({ type: "list_members" }) : undefined,
+    ]);
+    if (peers.type !== "peers_list" || (members !== undefined && members.type !== "members_list")) {
+      throw new MeshError("bad_gateway", "the broker answered a question for members with something else");
+    }
+    const change = this.directory.update(members?.members, peers.peers, clock.now());
+    for (const waiter of this.#fetchedWaiters.splice(0)) waiter();
+    for (const [event, affected] of [
+      ["peer_join", change.joined],
+      ["peer_leave", change.left],
+    ] as const) {
+      for (const member of affected) {
+        const data = { mesh: this.#mesh.slug, name: member.name, pubkey: member.pubkey };
+        hub.announce({ kind: "passing", event: { event, data } });
+      }
+    }
+    await this.#inbound.retryProblems();
+  }
+
+  #retryProblems(): void {
+    this.#inbound.retryProblems().catch((error: unknown) => {
+      this.#parts.log("error", "problems_not_retried", { mesh: this.#mesh.slug, error: messageOf(error) });
+    });
+  }
+
+  #tell(frame: RequestFrame): void {
+    this.#link.request(frame).catch((error: unknown) => {
+      this.#parts.log("warn", "broker_did_not_take", {
+        mesh: this.#mesh.slug,
+        frame: frame.type,
+        error: messageOf(error),
+      });
+    });
+  }
+}

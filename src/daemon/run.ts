@@ -1,0 +1,215 @@
+/**
+ * The daemon as a process: takes the lock, opens what it keeps, listens, and runs until it is told to stop. Wiring only;
+ * each part says itself what it does.
+ */
+import { randomBytes } from "node:crypto";
+import { chmodSync, renameSync, statSync } from "node:fs";
+import { monotonicFactory } from "ulidx";
+import { systemClock } from "~/clock";
+import { DirectoryStore, migrateDirectory } from "~/daemon/db/directory";
+import { Inbox, migrateInbox } from "~/daemon/db/inbox";
+import { migrateOutbox, Outbox } from "~/daemon/db/outbox";
+import { Drain } from "~/daemon/drain";
+import { EventHub } from "~/daemon/events";
+import { listen } from "~/daemon/ipc/listen";
+import type { SessionParts } from "~/daemon/mesh-session";
+import { Meshes } from "~/daemon/meshes";
+import type { DaemonParts } from "~/daemon/parts";
+import { Profile } from "~/daemon/profile";
+import {
+  ensureOwnDirectory,
+  ensurePrivateDirectory,
+  readTextFile,
+  removeFile,
+  writeFileAtomic,
+} from "~/disk/file";
+import { tryLock } from "~/disk/lock";
+import { findDamage, openSqlite, wasStoppedUncleanly } from "~/disk/sqlite";
+import { Writer } from "~/disk/writer";
+import { MeshError } from "~/errors";
+import { openSealer } from "~/identity/sealer";
+import { type Log, openLog } from "~/log";
+import { version } from "~/version";
+import type { Problem } from "~/wire/ipc";
+import { checkSocketPath, type DaemonPaths, daemonPaths, type HostPaths } from "~/wire/paths";
+
+export interface DaemonReady {
+  pid: number;
+  socket: string;
+  /** Null without TCP. */
+  tcpPort: number | null;
+}
+
+export interface DaemonOptions {
+  paths: HostPaths;
+  /** `port` undefined: the usual one, or any that is free when it is taken. */
+  tcp: false | { port: number | undefined };
+  publicHealth: boolean;
+  onReady?: (ready: DaemonReady) => void;
+}
+
+/** Runs until `signal` is aborted. Throws `already_running`, `path_unsafe`, `socket_path_too_long`, `database_*`, `storage_*`. */
+export async function runDaemon(options: DaemonOptions, signal: AbortSignal): Promise<void> {
+  const paths = daemonPaths(options.paths.daemonDir);
+  checkSocketPath(paths.socket);
+  ensureOwnDirectory(options.paths.configDir);
+  ensurePrivateDirectory(paths.dir);
+  const lock = tryLock(paths.lock);
+  if (lock === undefined) {
+    throw new MeshError("already_running", `a daemon runs already with ${paths.dir}`, {
+      hint: "claudemesh daemon status shows it; claudemesh daemon down stops it.",
+    });
+  }
+  try {
+    await serve(options, paths, signal);
+  } finally {
+    lock.release();
+  }
+}
+
+async function serve(options: DaemonOptions, paths: DaemonPaths, signal: AbortSignal): Promise<void> {
+  const clock = systemClock;
+  const log = openLog(() => clock.now());
+  const startProblems: Problem[] = [];
+  const outbox = openOutbox(paths);
+  const inbox = openInbox(paths, clock.now(), log, startProblems);
+  const directoryStore = openDirectory(paths);
+  const outboxWriter = new Writer(outbox.db, clock);
+  const inboxWriter = new Writer(inbox.db, clock);
+  const hub = new EventHub();
+  const profile = new Profile(directoryStore);
+  const newId = monotonicFactory();
+  const changed = (clientMessageId: string) => hub.announce({ kind: "outbox", clientMessageId });
+  const drain = new Drain({ outbox, writer: outboxWriter, clock, chance: Math.random, log, changed });
+  const sessionParts: SessionParts = {
+    clock,
+    chance: Math.random,
+    newId,
+    log,
+    sealer: await openSealer(),
+    drain,
+    inbox,
+    inboxWriter,
+    directoryStore,
+    hub,
+    profile,
+    sessionId: crypto.randomUUID(),
+  };
+  const meshes = new Meshes({
+    configFile: options.paths.configFile,
+    outbox,
+    outboxWriter,
+    parts: sessionParts,
+    changed,
+  });
+  const parts: DaemonParts = {
+    clock,
+    newId,
+    outbox,
+    outboxWriter,
+    inbox,
+    inboxWriter,
+    meshes,
+    drain,
+    hub,
+    profile,
+    token: ensureToken(paths),
+    startedAtMs: clock.now(),
+    startProblems,
+  };
+  // A crash leaves rows marked as on the wire; whether they got through, the broker knows.
+  const putBack = outbox.putBackInflight();
+  const listeners = listen({ parts, paths, tcp: options.tcp, publicHealth: options.publicHealth, log });
+  meshes.start();
+  log("info", "daemon_started", {
+    version,
+    pid: process.pid,
+    socket: paths.socket,
+    tcp_port: listeners.tcpPort,
+    put_back: putBack,
+  });
+  options.onReady?.({ pid: process.pid, socket: paths.socket, tcpPort: listeners.tcpPort });
+
+  await aborted(signal);
+  log("info", "daemon_stopping");
+  hub.announce({ kind: "stopping" });
+  await listeners.stop();
+  meshes.stop();
+  outboxWriter.close();
+  inboxWriter.close();
+  outbox.putBackInflight();
+  for (const { db } of [outbox, inbox, directoryStore]) db.close();
+  log("info", "daemon_stopped");
+}
+
+const aborted = (signal: AbortSignal): Promise<void> =>
+  new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+
+/** A damaged outbox holds messages that somebody was told are safe: it is never replaced behind their back. */
+function openOutbox(paths: DaemonPaths): Outbox {
+  const unclean = wasStoppedUncleanly(paths.outbox);
+  const db = openSqlite(paths.outbox);
+  const damage = unclean ? findDamage(db) : [];
+  if (damage.length > 0) {
+    throw new MeshError("database_corrupt", `${paths.outbox} is damaged: ${damage[0]}`, {
+      hint: `Copy it away first. sqlite3 '${paths.outbox}' .recover salvages what can be read into a new file.`,
+    });
+  }
+  migrateOutbox(db);
+  return new Outbox(db);
+}
+
+/** What arrived can be asked for again only by people, but a damaged inbox must not keep new messages out. */
+function openInbox(paths: DaemonPaths, nowMs: number, log: Log, problems: Problem[]): Inbox {
+  const unclean = wasStoppedUncleanly(paths.inbox);
+  try {
+    const db = openSqlite(paths.inbox);
+    const damage = unclean ? findDamage(db) : [];
+    if (damage.length > 0) {
+      db.close();
+      throw new MeshError("database_corrupt", damage.join("; "));
+    }
+    migrateInbox(db);
+    return new Inbox(db);
+  } catch (error) {
+    if (!(error instanceof MeshError) || error.code !== "database_corrupt") throw error;
+    const aside = `${paths.inbox}.corrupt-${nowMs}`;
+    for (const suffix of ["", "-wal", "-shm"]) moveIfThere(paths.inbox + suffix, aside + suffix);
+    const message = `the inbox was damaged; it was moved to ${aside} and a new one begun`;
+    log("error", "inbox_damaged", { moved_to: aside, error: error.message });
+    problems.push({
+      code: "inbox_damaged",
+      message,
+      hint: `sqlite3 '${aside}' .recover may show what it held.`,
+    });
+    const db = openSqlite(paths.inbox);
+    migrateInbox(db);
+    return new Inbox(db);
+  }
+}
+
+function openDirectory(paths: DaemonPaths): DirectoryStore {
+  const db = openSqlite(paths.directory);
+  migrateDirectory(db);
+  return new DirectoryStore(db);
+}
+
+function moveIfThere(from: string, to: string): void {
+  if (statSync(from, { throwIfNoEntry: false }) !== undefined) renameSync(from, to);
+}
+
+/** The token of the TCP listener: made once, for the owner's eyes only. */
+function ensureToken(paths: DaemonPaths): string {
+  const present = readTextFile(paths.token)?.trim();
+  if (present !== undefined && /^[A-Za-z0-9_-]{43}$/.test(present)) {
+    chmodSync(paths.token, 0o600);
+    return present;
+  }
+  removeFile(paths.token);
+  const token = randomBytes(32).toString("base64url");
+  writeFileAtomic(paths.token, `${token}\n`);
+  return token;
+}

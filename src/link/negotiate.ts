@@ -1,0 +1,78 @@
+/**
+ * What a broker's advertised features mean for us: how large a message may be, how long a message may wait, whether a
+ * lane may have many in flight, and whether we can work with this broker at all. Pure.
+ */
+import * as v from "valibot";
+import { Features } from "~/wire/broker";
+import { dedupeRetentionDaysMin, inlineBytesDefault, maxAgeHoursPermanent } from "~/wire/limits";
+
+export interface BrokerTerms {
+  /** Undefined for a version-1 broker, which advertises nothing. */
+  features: Features | undefined;
+  inlineBytes: number;
+  /** How long a message may go on being tried: within the time that the broker remembers ids. */
+  maxAgeMs: number;
+  /** The broker keeps a lane in order by itself (`held`), so many may be in flight. */
+  lanes: boolean;
+  /** Members prove their admission. */
+  members: boolean;
+  /** What the broker lacks, in the words of health. */
+  missing: string[];
+}
+
+export type Negotiation =
+  | { ok: true; terms: BrokerTerms }
+  | {
+      ok: false;
+      kind: "feature_unavailable" | "feature_param_invalid" | "feature_param_below_floor";
+      feature: string;
+    };
+
+const hourMs = 3600 * 1000;
+
+/** `needsClaudemesh`: the mesh was made or joined through a claudemesh broker, so one that no longer is one is refused. */
+export function negotiate(
+  advertised: Record<string, unknown> | undefined,
+  needsClaudemesh: boolean,
+): Negotiation {
+  const parsed = v.safeParse(Features, advertised ?? {});
+  if (!parsed.success) {
+    const feature = parsed.issues[0].path?.[0]?.key;
+    return { ok: false, kind: "feature_param_invalid", feature: String(feature ?? "features") };
+  }
+  const features = parsed.output;
+  const dedupe = features.client_message_id_dedupe;
+  if (dedupe?.mode === "retention_scoped") {
+    if (dedupe.dedupe_retention_days === undefined) {
+      return { ok: false, kind: "feature_param_invalid", feature: "client_message_id_dedupe" };
+    }
+    if (dedupe.dedupe_retention_days < dedupeRetentionDaysMin) {
+      return { ok: false, kind: "feature_param_below_floor", feature: "client_message_id_dedupe" };
+    }
+  }
+  const required = ["client_message_id_dedupe", "members"] as const;
+  const missing = required.filter((name) => features[name] === undefined);
+  const [firstMissing] = missing;
+  if (needsClaudemesh && firstMissing !== undefined) {
+    return { ok: false, kind: "feature_unavailable", feature: firstMissing };
+  }
+  return {
+    ok: true,
+    terms: {
+      features: advertised === undefined ? undefined : features,
+      inlineBytes: features.max_payload?.inline_bytes ?? inlineBytesDefault,
+      maxAgeMs:
+        maxAgeHours(dedupe?.mode === "retention_scoped" ? dedupe.dedupe_retention_days : undefined) * hourMs,
+      lanes: features.lanes !== undefined && dedupe !== undefined,
+      members: features.members !== undefined,
+      missing,
+    },
+  };
+}
+
+/** Permanent dedupe (undefined): a week. N days: N less a margin of a tenth, at least a day, but never under 72 hours. */
+export function maxAgeHours(dedupeRetentionDays: number | undefined): number {
+  if (dedupeRetentionDays === undefined) return maxAgeHoursPermanent;
+  const hours = 24 * dedupeRetentionDays;
+  return Math.max(72, hours - Math.max(24, Math.ceil(2.4 * dedupeRetentionDays)));
+}
