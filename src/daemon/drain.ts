@@ -46,7 +46,8 @@ export interface DrainOptions {
 interface Flying {
   target: string;
   bytes: number;
-  sentAtMs: number;
+  /** By the clock that never steps back; undefined until the commit that allows it to leave. */
+  sentAtMs: number | undefined;
 }
 
 /** What is known of one mesh while its link is open. */
@@ -243,7 +244,7 @@ export class Drain {
       route.flying.set(row.client_message_id, {
         target: lane.target,
         bytes: row.ciphertext.length,
-        sentAtMs: 0,
+        sentAtMs: undefined,
       });
       route.flyingBytes += row.ciphertext.length;
       lane.inflight++;
@@ -313,7 +314,7 @@ export class Drain {
       route.timeout = undefined;
       return;
     }
-    const waitedMs = oldest.sentAtMs === 0 ? 0 : clock.monotonicMs() - oldest.sentAtMs;
+    const waitedMs = oldest.sentAtMs === undefined ? 0 : clock.monotonicMs() - oldest.sentAtMs;
     if (waitedMs >= answerTimeoutMs) {
       route.port.drop(`no answer to a message in ${answerTimeoutMs / 1000} s`);
       return;

@@ -65,7 +65,7 @@ export function listen(options: ListenOptions): Listeners {
   };
 }
 
-const handlersOf = (parts: DaemonParts): Handlers => ({
+export const handlersOf = (parts: DaemonParts): Handlers => ({
   challenge: getChallenge(parts),
   version: getVersion(parts),
   health: getHealth(parts),

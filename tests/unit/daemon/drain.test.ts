@@ -1,0 +1,416 @@
+/** How the outbox empties: in order within a lane, within the window, and whatever the broker answers or does not. */
+import { describe, expect, test } from "bun:test";
+import { migrateOutbox, Outbox, type OutboxRow } from "~/daemon/db/outbox";
+import { Drain, type Port } from "~/daemon/drain";
+import { applySend, prepareSend } from "~/daemon/ipc/handlers/send";
+import { openSqlite } from "~/disk/sqlite";
+import { Writer } from "~/disk/writer";
+import type { BrokerTerms } from "~/link/negotiate";
+import type { AckFrame, ClientFrameInput } from "~/wire/broker";
+import { answerTimeoutMs, sendWindowMessagesMax } from "~/wire/limits";
+import type { Priority } from "~/wire/text";
+import { FakeClock } from "../../support/fake-clock";
+
+const mesh = "mesh-1";
+const bob = "b0".repeat(32);
+const carol = "c0".repeat(32);
+
+const terms: BrokerTerms = {
+  features: undefined,
+  inlineBytes: 65_536,
+  maxAgeMs: 7 * 24 * 3600 * 1000,
+  lanes: true,
+  members: true,
+  missing: [],
+};
+
+function openDrain() {
+  const clock = new FakeClock();
+  const db = openSqlite(":memory:");
+  migrateOutbox(db);
+  const outbox = new Outbox(db);
+  const writer = new Writer(db, clock);
+  const changes: string[] = [];
+  const drain = new Drain({
+    outbox,
+    writer,
+    clock,
+    chance: () => 0,
+    log: () => undefined,
+    changed: (id) => void changes.push(id),
+  });
+  let rows = 0;
+  const newId = () => `row-${rows++}`;
+  const sent: string[] = [];
+  const ends: string[] = [];
+  const port: Port & { bufferedBytes: number } = {
+    bufferedBytes: 0,
+    send(frame: ClientFrameInput) {
+      if (frame.type === "send") sent.push(frame.id ?? "");
+      return true;
+    },
+    reconnect: (why) => void ends.push(`reconnect: ${why}`),
+    drop: (why) => void ends.push(`drop: ${why}`),
+  };
+
+  /** Lets everything that is due happen, answers to promises included. */
+  async function settle(ms = 0): Promise<void> {
+    clock.advance(ms);
+    for (let turn = 0; turn < 20; turn++) {
+      await Promise.resolve();
+      clock.advance(0);
+    }
+  }
+
+  const accept = (id: string, { to = bob, priority = "next" as Priority } = {}) =>
+    writer.submit(() => {
+      const request = {
+        to,
+        message: id,
+        mesh,
+        priority,
+        client_message_id: id,
+        destination_kind: "dm" as const,
+        destination_ref: to,
+      };
+      const seal = () => ({
+        target_spec: to,
+        sender_pubkey: "a0".repeat(32),
+        body_version: 2,
+        nonce: "n",
+        ciphertext: "c",
+        wire_fingerprint: "f",
+      });
+      const applied = applySend(prepareSend(request, newId), { db, now: () => clock.now(), newId, seal });
+      if (applied.insertedSeq !== undefined) drain.inserted(mesh, to, priority);
+      return applied;
+    });
+
+  const answer = (id: string, code: string, extra: Partial<AckFrame> = {}) =>
+    drain.answered(mesh, {
+      type: "ack",
+      id,
+      client_message_id: id,
+      code,
+      ...(code === "created" || code === "duplicate" ? { messageId: `m-${id}` } : { error: code }),
+      ...extra,
+    });
+
+  const row = (id: string): OutboxRow => {
+    const found = outbox.byClientMessageId(id);
+    if (found === null) throw new Error(`no row ${id}`);
+    return found;
+  };
+  /** What left since the last look. */
+  const left = () => sent.splice(0);
+  const attach = (with_: Partial<BrokerTerms> = {}) => drain.attach(mesh, port, { ...terms, ...with_ });
+  return { clock, db, outbox, writer, drain, port, ends, changes, settle, accept, answer, row, left, attach };
+}
+
+describe("leaving", () => {
+  test("a row leaves at once when the link is open, marked before its frame is handed over", async () => {
+    const d = openDrain();
+    d.attach();
+    await d.settle();
+    let statusWhenSent = "";
+    const send = d.port.send;
+    d.port.send = (frame) => {
+      statusWhenSent = d.row("one").status;
+      return send(frame);
+    };
+    const accepted = d.accept("one");
+    await d.settle();
+    await accepted;
+    expect(d.left()).toEqual(["one"]);
+    expect(statusWhenSent).toBe("inflight");
+    expect(d.row("one").first_sent_at).toBe(d.clock.now());
+  });
+
+  test("rows that waited leave in the order they were accepted when the link opens", async () => {
+    const d = openDrain();
+    for (let n = 0; n < 100; n++) void d.accept(`m${n}`);
+    await d.settle();
+    expect(d.left()).toEqual([]);
+    d.attach();
+    await d.settle();
+    expect(d.left()).toEqual(Array.from({ length: 100 }, (_, n) => `m${n}`));
+  });
+
+  test("no more than the window is on the wire; each answer makes room", async () => {
+    const d = openDrain();
+    d.attach();
+    for (let n = 0; n < sendWindowMessagesMax + 10; n++) void d.accept(`m${n}`);
+    await d.settle();
+    expect(d.left()).toHaveLength(sendWindowMessagesMax);
+    d.answer("m0", "created");
+    d.answer("m1", "created");
+    await d.settle();
+    expect(d.left()).toEqual([`m${sendWindowMessagesMax}`, `m${sendWindowMessagesMax + 1}`]);
+  });
+
+  test("a slow socket closes the window too", async () => {
+    const d = openDrain();
+    d.attach();
+    await d.settle();
+    d.port.bufferedBytes = 2 * 1024 * 1024;
+    void d.accept("one");
+    await d.settle();
+    expect(d.left()).toEqual([]);
+  });
+
+  test("now goes before next before low, among lanes and not within one", async () => {
+    const d = openDrain();
+    const dave = "d0".repeat(32);
+    void d.accept("low", { to: bob, priority: "low" });
+    void d.accept("now-behind-low", { to: bob, priority: "now" });
+    void d.accept("next", { to: carol });
+    void d.accept("now", { to: dave, priority: "now" });
+    await d.settle();
+    d.attach();
+    await d.settle();
+    expect(d.left()).toEqual(["now", "next", "low", "now-behind-low"]);
+  });
+
+  test("towards a version-1 broker a lane has one on the wire; lanes do not wait for each other", async () => {
+    const d = openDrain();
+    d.attach({ lanes: false });
+    for (const id of ["b1", "b2", "b3"]) void d.accept(id, { to: bob });
+    void d.accept("c1", { to: carol });
+    await d.settle();
+    expect(d.left()).toEqual(["b1", "c1"]);
+    d.answer("b1", "created");
+    await d.settle();
+    expect(d.left()).toEqual(["b2"]);
+  });
+});
+
+describe("answers", () => {
+  test("created ends the row with the broker's id for it", async () => {
+    const d = openDrain();
+    d.attach();
+    void d.accept("one");
+    await d.settle();
+    d.answer("one", "created");
+    await d.settle();
+    expect(d.row("one")).toMatchObject({ status: "done", broker_message_id: "m-one", attempts: 0 });
+    expect(d.changes).toContain("one");
+  });
+
+  test("an answer twice, and one to a message that never was, change nothing", async () => {
+    const d = openDrain();
+    d.attach();
+    void d.accept("one");
+    await d.settle();
+    d.answer("one", "created");
+    d.answer("one", "created", { messageId: "m-other" });
+    d.answer("one", "too_large");
+    d.answer("nobody", "created");
+    await d.settle();
+    expect(d.row("one")).toMatchObject({ status: "done", broker_message_id: "m-one" });
+    void d.accept("two");
+    await d.settle();
+    expect(d.left()).toEqual(["one", "two"]);
+  });
+
+  test("answers in any order settle each their own row", async () => {
+    const d = openDrain();
+    d.attach();
+    for (const id of ["a", "b", "c"]) void d.accept(id);
+    await d.settle();
+    for (const id of ["c", "a", "b"]) d.answer(id, "created");
+    await d.settle();
+    for (const id of ["a", "b", "c"])
+      expect(d.row(id)).toMatchObject({ status: "done", broker_message_id: `m-${id}` });
+  });
+
+  test("an answer from another mesh's broker does not touch the row", async () => {
+    const d = openDrain();
+    d.attach();
+    d.drain.attach("mesh-2", d.port, terms);
+    void d.accept("one");
+    await d.settle();
+    d.drain.answered("mesh-2", {
+      type: "ack",
+      client_message_id: "one",
+      code: "created",
+      messageId: "forged",
+    });
+    await d.settle();
+    expect(d.row("one").status).toBe("inflight");
+  });
+
+  test("after a transient refusal the lane goes back to that row, and only then on, in order", async () => {
+    const d = openDrain();
+    d.attach();
+    for (const id of ["a", "b", "c"]) void d.accept(id);
+    await d.settle();
+    d.left();
+    d.answer("a", "rate_limited", { retry_after_ms: 3_000 });
+    await d.settle();
+    void d.accept("d");
+    d.answer("b", "held");
+    await d.settle();
+    expect(d.left()).toEqual([]);
+    d.answer("c", "held");
+    await d.settle(2_999);
+    expect(d.left()).toEqual([]);
+    await d.settle(1);
+    expect(d.left()).toEqual(["a", "b", "c", "d"]);
+    expect(d.row("a").attempts).toBe(1);
+    expect(d.row("b").attempts).toBe(0);
+  });
+
+  test("nothing new of a lane leaves before everything refused with it is answered", async () => {
+    const d = openDrain();
+    d.attach();
+    for (const id of ["a", "b"]) void d.accept(id);
+    await d.settle();
+    d.left();
+    d.answer("a", "busy");
+    await d.settle(120_000);
+    // "b" is still unanswered: were "a" sent now, a row after "b" could get ahead of it.
+    expect(d.left()).toEqual([]);
+  });
+
+  test("one lane's refusal does not hold another lane", async () => {
+    const d = openDrain();
+    d.attach();
+    void d.accept("to-bob");
+    await d.settle();
+    d.answer("to-bob", "busy", { retry_after_ms: 60_000 });
+    await d.settle();
+    d.left();
+    void d.accept("to-carol", { to: carol });
+    await d.settle();
+    expect(d.left()).toEqual(["to-carol"]);
+  });
+
+  test("a lane that is held for nothing we know of goes on after a pause, not in a circle", async () => {
+    const d = openDrain();
+    d.attach();
+    void d.accept("a");
+    await d.settle();
+    d.left();
+    d.answer("a", "held");
+    await d.settle();
+    expect(d.left()).toEqual([]);
+    await d.settle(1_000);
+    expect(d.left()).toEqual(["a"]);
+  });
+
+  test("a permanent refusal ends one row; the lane goes on", async () => {
+    const d = openDrain();
+    d.attach();
+    for (const id of ["a", "b"]) void d.accept(id);
+    await d.settle();
+    d.answer("a", "unknown_destination");
+    d.answer("b", "created");
+    await d.settle();
+    expect(d.row("a")).toMatchObject({
+      status: "dead",
+      last_error: "unknown_destination: unknown_destination",
+    });
+    expect(d.row("b").status).toBe("done");
+  });
+
+  test("when the row that the broker waits for is withdrawn, a new connection frees the lane", async () => {
+    const d = openDrain();
+    d.attach();
+    for (const id of ["a", "b"]) void d.accept(id);
+    await d.settle();
+    d.answer("a", "busy");
+    d.answer("b", "held");
+    await d.settle();
+    d.outbox.markAborted(d.row("a").seq, "operator", "row-x", 0);
+    await d.settle(1_000);
+    expect(d.ends).toEqual(["reconnect: the row that the broker holds a lane for was withdrawn"]);
+  });
+});
+
+describe("the link", () => {
+  test("closing puts back what was on the wire, its attempts unchanged; the next one sends it again in order", async () => {
+    const d = openDrain();
+    d.attach();
+    for (const id of ["a", "b", "c"]) void d.accept(id);
+    await d.settle();
+    d.left();
+    d.answer("a", "created");
+    await d.settle();
+    d.drain.detach(mesh);
+    await d.settle();
+    expect(d.row("b")).toMatchObject({ status: "pending", attempts: 0, next_attempt_at: 0 });
+    void d.accept("d");
+    await d.settle();
+    d.attach();
+    await d.settle();
+    expect(d.left()).toEqual(["b", "c", "d"]);
+  });
+
+  test("no answer for as long as a broker may take ends the connection, not the message", async () => {
+    const d = openDrain();
+    d.attach();
+    void d.accept("a");
+    await d.settle();
+    await d.settle(answerTimeoutMs - 1);
+    expect(d.ends).toEqual([]);
+    await d.settle(1);
+    expect(d.ends).toEqual([`drop: no answer to a message in ${answerTimeoutMs / 1000} s`]);
+    expect(d.row("a")).toMatchObject({ status: "inflight", attempts: 0 });
+  });
+
+  test("a row that waits for its time is not sent before it, after a new connection either", async () => {
+    const d = openDrain();
+    d.attach();
+    void d.accept("a");
+    await d.settle();
+    d.answer("a", "rate_limited", { retry_after_ms: 30_000 });
+    await d.settle();
+    d.left();
+    d.drain.detach(mesh);
+    d.attach();
+    await d.settle(29_000);
+    expect(d.left()).toEqual([]);
+    await d.settle(1_000);
+    expect(d.left()).toEqual(["a"]);
+  });
+
+  test("a late acceptance counts: it turns a dead row into a done one", async () => {
+    const d = openDrain();
+    d.attach();
+    void d.accept("a");
+    await d.settle();
+    d.db.run("UPDATE outbox SET status = 'dead', last_error = 'expired'");
+    d.answer("a", "created");
+    await d.settle();
+    expect(d.row("a")).toMatchObject({ status: "done", last_error: null });
+  });
+});
+
+describe("age", () => {
+  test("a row that was tried and is too old ends; one that was never tried gets its chance", async () => {
+    const d = openDrain();
+    void d.accept("tried");
+    void d.accept("never-tried");
+    await d.settle();
+    d.db.run(`UPDATE outbox SET first_sent_at = enqueued_at WHERE client_message_id = 'tried'`);
+    d.clock.setWall(d.clock.now() + terms.maxAgeMs + 1);
+    d.attach();
+    await d.settle();
+    expect(d.row("tried")).toMatchObject({ status: "dead", last_error: "expired" });
+    expect(d.left()).toEqual(["never-tried"]);
+  });
+});
+
+test("a commit that fails sends nothing, and gives the connection up so that the disk decides anew", async () => {
+  const d = openDrain();
+  void d.accept("a");
+  await d.settle();
+  d.db.run(
+    `CREATE TRIGGER full BEFORE UPDATE ON outbox WHEN NEW.status = 'inflight' BEGIN SELECT raise(ROLLBACK, 'disk full'); END`,
+  );
+  d.attach();
+  await d.settle();
+  expect(d.left()).toEqual([]);
+  expect(d.row("a").status).toBe("pending");
+  expect(d.ends).toEqual(["drop: the outbox could not be read"]);
+});
