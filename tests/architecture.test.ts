@@ -8,12 +8,13 @@ import { basename, join } from "node:path";
 const src = join(import.meta.dir, "../src");
 
 /** What every room may import besides itself. */
-const commons = ["errors", "clock", "version", "wire"];
+const commons = ["errors", "clock", "log", "version", "wire"];
 
 /** Room → what it may import. The files directly in src are rooms of one file. */
 const rooms: Record<string, readonly string[]> = {
   errors: [],
   clock: [],
+  log: ["clock"],
   version: [],
   wire: ["errors"],
   disk: [...commons],
@@ -40,7 +41,7 @@ const rooms: Record<string, readonly string[]> = {
     "cli",
   ],
 };
-const filesInSrc = ["main", "errors", "clock", "version"];
+const filesInSrc = ["main", "errors", "clock", "log", "version"];
 
 /** Rooms that cli starts but otherwise knows nothing of: through these files alone, and only by `await import()`. */
 const cliEntryPoints = [/^daemon\/(run|recover)$/, /^broker\/serve$/, /^agent\/run$/, /^mock\/[a-z-]+$/];

@@ -15,6 +15,7 @@ import { asMeshError, MeshError, messageOf } from "~/errors";
 import { type Config, type MeshEntry, readConfig } from "~/identity/config";
 import type { Problem } from "~/wire/ipc";
 import { configCheckEveryMs } from "~/wire/limits";
+import { JsonObject } from "~/wire/text";
 
 export interface MeshesOptions {
   configFile: string;
@@ -228,7 +229,7 @@ export class Meshes {
   }
 }
 
-const StoredMeta = v.pipe(v.string(), v.parseJson(), v.record(v.string(), v.unknown()));
+const StoredMeta = v.pipe(v.string(), v.parseJson(), JsonObject);
 
 /** What sealing a stored row anew needs. */
 export const sealDraftOf = (row: OutboxRow, nowMs: number) => ({

@@ -2,6 +2,7 @@
 import { toJsonSchema } from "@valibot/to-json-schema";
 import type * as v from "valibot";
 import { ErrorReply, routes } from "~/wire/ipc";
+import { JsonObject } from "~/wire/text";
 
 type Json = Record<string, unknown>;
 
@@ -86,4 +87,9 @@ function headerParameters(name: string): Json[] {
 
 /** Checks that JSON Schema cannot say (a transformed number, a custom rule) are left out of the document, not of the API. */
 const jsonSchema = (schema: v.GenericSchema, typeMode: "input" | "output") =>
-  toJsonSchema(schema, { typeMode, errorMode: "ignore", target: "draft-2020-12" });
+  toJsonSchema(schema, {
+    typeMode,
+    errorMode: "ignore",
+    target: "draft-2020-12",
+    overrideSchema: ({ valibotSchema }) => (valibotSchema === JsonObject ? { type: "object" } : undefined),
+  });

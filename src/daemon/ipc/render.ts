@@ -4,8 +4,9 @@ import { isoTime } from "~/clock";
 import type { InboxRow, ProblemRow } from "~/daemon/db/inbox";
 import type { OutboxRow } from "~/daemon/db/outbox";
 import type { InboxItem, InboxProblem, OutboxItem, SentMessage } from "~/wire/ipc";
+import { JsonObject } from "~/wire/text";
 
-const StoredMeta = v.pipe(v.string(), v.parseJson(), v.record(v.string(), v.unknown()));
+const StoredMeta = v.pipe(v.string(), v.parseJson(), JsonObject);
 
 /** Ids of meshes as people know them. */
 export type SlugOf = (meshId: string) => string;

@@ -3,7 +3,6 @@
  * anything, then one transaction that looks the id up and applies the table of the delivery contract. An id is consumed
  * by the row that holds it, and the outcome depends on that row alone.
  */
-import type { Database } from "bun:sqlite";
 import { type NewOutboxRow, Outbox, type OutboxRow } from "~/daemon/db/outbox";
 import { MeshError } from "~/errors";
 import type { ReplyReference } from "~/identity/envelope";
@@ -62,7 +61,8 @@ export type SealedColumns = Pick<
 export type Seal = (draft: SealDraft) => SealedColumns;
 
 export interface AcceptOptions {
-  db: Database;
+  /** An outbox database, migrated. */
+  db: Outbox["db"];
   /** Milliseconds since 1970. */
   now: () => number;
   /** A new ULID; the first becomes the `client_message_id` when the request has none. */
