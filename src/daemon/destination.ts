@@ -60,7 +60,13 @@ async function resolveIn(session: MeshSession, text: string, to: string): Promis
       },
     );
   }
-  const member = memberFound(session.directory.resolve(text), to, session.mesh.slug);
+  let resolution = session.directory.resolve(text);
+  if (resolution.kind === "unknown") {
+    // Whoever joined a moment ago may not have been heard of yet.
+    await session.refreshDirectory(directoryWaitMs);
+    resolution = session.directory.resolve(text);
+  }
+  const member = memberFound(resolution, to, session.mesh.slug);
   if (member.pubkey === session.mesh.pubkey) {
     throw new MeshError("self_destination", `${to} is this host itself`, {
       hint: "Send to another member: claudemesh peers --all",

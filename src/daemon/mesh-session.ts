@@ -20,6 +20,7 @@ import { seedOf } from "~/identity/keys";
 import { peerTooOld } from "~/identity/members";
 import type { Sealer } from "~/identity/sealer";
 import { isClaudemeshMesh, Link, type LinkStatus } from "~/link/link";
+import { fetchMembers } from "~/link/members";
 import type { BrokerTerms } from "~/link/negotiate";
 import type { Log } from "~/log";
 import type { BrokerFrame, ParsedBrokerFrame, RequestFrame } from "~/wire/broker";
@@ -51,8 +52,9 @@ export class MeshSession {
   #terms: BrokerTerms | undefined;
   #intake: Intake | undefined;
   #refreshTimer: Timer | undefined;
-  #refreshing = false;
-  #refreshAgain = false;
+  /** The look at the members that is under way, and the one that follows it. */
+  #looking: Promise<void> | undefined;
+  #lookingNext: Promise<void> | undefined;
   /** Woken when the directory was fetched for the first time. */
   #fetchedWaiters: (() => void)[] = [];
 
@@ -132,6 +134,18 @@ export class MeshSession {
     });
   }
 
+  /** Looks at the members anew, if the broker can be asked; resolves at the latest after `timeoutMs`. */
+  refreshDirectory(timeoutMs: number): Promise<void> {
+    if (!this.#link.isOpen) return Promise.resolve();
+    return new Promise((resolve) => {
+      const timer = this.#parts.clock.after(timeoutMs, resolve);
+      void this.#refresh().then(() => {
+        timer.cancel();
+        resolve();
+      });
+    });
+  }
+
   /** How to seal for one member. Throws `peer_too_old` when the message needs more than that member understands. */
   sealFor(recipientPubkey: string, bodyVersion: BodyVersion): Seal {
     const { sealer } = this.#parts;
@@ -183,8 +197,7 @@ export class MeshSession {
     this.#terms = terms;
     log("info", "link_open", { mesh: this.#mesh.slug, missing: terms.missing });
     this.#intake = this.#inbound.open({ send: (frame) => link.send(frame), drop: (why) => link.drop(why) });
-    // A daemon of today takes a mesh without the feature of members by who is online.
-    this.#refresh();
+    void this.#refresh();
     this.announceProfile();
     drain.attach(
       this.#mesh.meshId,
@@ -269,38 +282,40 @@ export class MeshSession {
     if (this.#refreshTimer !== undefined || !this.#link.isOpen) return;
     this.#refreshTimer = this.#parts.clock.after(directoryRefreshDelayMs, () => {
       this.#refreshTimer = undefined;
-      this.#refresh();
+      void this.#refresh();
     });
   }
 
-  #refresh(): void {
-    if (this.#refreshing) {
-      this.#refreshAgain = true;
-      return;
+  /** Resolves after a look that began after this call; never rejects. */
+  #refresh(): Promise<void> {
+    if (this.#looking === undefined) {
+      this.#looking = this.#fetchMembers()
+        .catch((error: unknown) => {
+          this.#parts.log("warn", "members_not_fetched", { mesh: this.#mesh.slug, error: messageOf(error) });
+        })
+        .finally(() => {
+          this.#looking = undefined;
+        });
+      return this.#looking;
     }
-    this.#refreshing = true;
-    this.#fetchMembers()
-      .catch((error: unknown) => {
-        this.#parts.log("warn", "members_not_fetched", { mesh: this.#mesh.slug, error: messageOf(error) });
-      })
-      .finally(() => {
-        this.#refreshing = false;
-        if (!this.#refreshAgain) return;
-        this.#refreshAgain = false;
-        this.#refreshSoon();
-      });
+    this.#lookingNext ??= this.#looking.then(() => {
+      this.#lookingNext = undefined;
+      return this.#refresh();
+    });
+    return this.#lookingNext;
   }
 
   async #fetchMembers(): Promise<void> {
     const { hub, clock } = this.#parts;
+    const request = (frame: RequestFrame) => this.#link.request(frame);
     const [peers, members] = await Promise.all([
-      this.#link.request({ type: "list_peers" }),
-      this.#terms?.members === true ? this.#link.request({ type: "list_members" }) : undefined,
+      request({ type: "list_peers" }),
+      this.#terms?.members === true ? fetchMembers(request) : undefined,
     ]);
-    if (peers.type !== "peers_list" || (members !== undefined && members.type !== "members_list")) {
-      throw new MeshError("bad_gateway", "the broker answered a question for members with something else");
+    if (peers.type !== "peers_list") {
+      throw new MeshError("bad_gateway", "the broker answered a question for peers with something else");
     }
-    const change = this.directory.update(members?.members, peers.peers, clock.now());
+    const change = this.directory.update(members, peers.peers, clock.now());
     for (const waiter of this.#fetchedWaiters.splice(0)) waiter();
     for (const [event, affected] of [
       ["peer_join", change.joined],

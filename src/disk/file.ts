@@ -134,7 +134,7 @@ export function storageError(what: string, error: unknown): MeshError {
       cause: error,
     });
   }
-  if (code === "SQLITE_CORRUPT" || code === "SQLITE_NOTADB") {
+  if (code.startsWith("SQLITE_CORRUPT") || code === "SQLITE_NOTADB") {
     return new MeshError("database_corrupt", `${what}: the file is damaged or not a database (${code})`, {
       cause: error,
     });

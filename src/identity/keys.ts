@@ -29,9 +29,9 @@ export const seedOf = (secretKey: string): string => secretKey.slice(0, 64);
 
 export const publicKeyOf = (secretKey: string): string => secretKey.slice(64);
 
-/** True when the public half belongs to the seed: a pasted or damaged key is caught before it is used. */
+/** True when the public half belongs to the seed: a pasted or damaged key, whatever it looks like, is caught before it is used. */
 export const isConsistentSecretKey = (secretKey: string): boolean =>
-  keyPairFromSeed(seedOf(secretKey)).secretKey === secretKey;
+  /^[0-9a-f]{128}$/.test(secretKey) && keyPairFromSeed(seedOf(secretKey)).secretKey === secretKey;
 
 /** Signature in lower-case hex over the UTF-8 bytes of `text`. `secretKey` may also be the bare seed. */
 export function signText(text: string, secretKey: string): string {

@@ -20,8 +20,9 @@ import {
 import { openSealer } from "~/identity/sealer";
 import { readAnswer } from "~/link/answer";
 import { isClaudemeshMesh } from "~/link/link";
+import { fetchMembers } from "~/link/members";
 import { type BrokerConnection, connectOnce } from "~/link/once";
-import type { AckFrame, MemberEntry } from "~/wire/broker";
+import type { AckFrame } from "~/wire/broker";
 import { canonicalMeta, envelopeVersion, requestFingerprint, wireFingerprint } from "~/wire/fingerprint";
 import type { SendRequestInput } from "~/wire/ipc";
 import { checkClientMessageId, checkMessageText, checkMeta, memberOf } from "~/wire/outgoing";
@@ -92,7 +93,7 @@ async function deliver(
   id: string,
   request: SendRequestInput,
 ): Promise<AckFrame> {
-  const member = addresseeOf(to, await fetchMembers(connection, mesh), mesh);
+  const member = addresseeOf(to, await membersOf(connection, mesh), mesh);
   const meta = canonicalMeta(request.meta) === "" ? null : (request.meta ?? null);
   const bodyVersion = speaksBody2(member.capabilities, member.standing) ? 2 : 1;
   if (bodyVersion === 1 && meta !== null) throw peerTooOld(member.name);
@@ -137,7 +138,7 @@ interface ColdMember extends Addressee {
   capabilities: string[];
 }
 
-async function fetchMembers(connection: BrokerConnection, mesh: MeshEntry): Promise<ColdMember[]> {
+async function membersOf(connection: BrokerConnection, mesh: MeshEntry): Promise<ColdMember[]> {
   const ownerPubkey = isClaudemeshMesh(mesh) ? mesh.ownerPubkey : undefined;
   const trust = {
     meshId: mesh.meshId,
@@ -146,9 +147,8 @@ async function fetchMembers(connection: BrokerConnection, mesh: MeshEntry): Prom
     trustedKeys: new Set(mesh.trustedKeys ?? []),
   };
   if (connection.terms.members) {
-    const answer = await connection.request({ type: "list_members" });
-    if (answer.type !== "members_list") throw notAnAnswer();
-    return answer.members.map((member: MemberEntry) => ({
+    const members = await fetchMembers((frame) => connection.request(frame));
+    return members.map((member) => ({
       pubkey: member.pubkey,
       name: member.display_name,
       capabilities: member.capabilities,

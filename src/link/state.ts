@@ -76,6 +76,7 @@ export function stepLink(state: LinkState, event: LinkEvent, chance: number): Li
         ? afterRefusal(state, event.code, event.message, chance)
         : stay(state);
     case "feature_refused": {
+      if (state.phase !== "connecting") return stay(state);
       const reason = JSON.stringify({ kind: event.kind, feature: event.feature });
       return refuse(
         state,

@@ -23,6 +23,7 @@ import {
   DisplayName,
   explainIssues,
   InviteRole,
+  JsonObject,
   Nonce,
   OpaqueId,
   Priority,
@@ -229,7 +230,7 @@ export const HelloAck = v.object({
   presenceId: v.exactOptional(v.string()),
   memberDisplayName: v.exactOptional(v.string()),
   /** Validated apart (`Features`), so that one bad feature is named instead of failing the whole frame. */
-  features: v.exactOptional(v.record(v.string(), v.unknown())),
+  features: v.exactOptional(JsonObject),
 });
 export type HelloAck = v.InferOutput<typeof HelloAck>;
 
@@ -289,7 +290,7 @@ export const SystemPush = v.object({
   subtype: v.literal("system"),
   meshId: v.exactOptional(OpaqueId),
   event: v.string(),
-  eventData: v.exactOptional(v.record(v.string(), v.unknown())),
+  eventData: v.exactOptional(JsonObject),
 });
 
 export const PeerEntry = v.object({
@@ -456,7 +457,7 @@ export const JoinRequestV3 = v.strictObject({
 /** What a host with a version-1 invite posts to a version-1 broker. */
 export const JoinRequestV1 = v.strictObject({
   invite_token: v.string(),
-  invite_payload: v.record(v.string(), v.unknown()),
+  invite_payload: JsonObject,
   peer_pubkey: PublicKey,
   display_name: DisplayName,
 });
@@ -535,7 +536,7 @@ export const SealedBody = v.object({
   from: PublicKey,
   to: v.string(),
   body: v.string(),
-  meta: v.exactOptional(v.record(v.string(), v.unknown())),
+  meta: v.exactOptional(JsonObject),
   reply_to: v.exactOptional(v.object({ id: v.string(), sender: PublicKey })),
   agent: v.exactOptional(v.string()),
   sent_at: v.string(),

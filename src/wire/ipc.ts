@@ -12,12 +12,11 @@ import {
   waitMsDefault,
   waitMsMax,
 } from "~/wire/limits";
-import { ClientMessageId, Priority, Status } from "~/wire/text";
+import { ClientMessageId, JsonObject, Priority, Status } from "~/wire/text";
 
 const Time = v.pipe(v.string(), v.isoTimestamp());
 const Text = v.string();
 const Count = v.pipe(v.number(), v.integer(), v.minValue(0));
-const Meta = v.record(v.string(), v.unknown());
 
 /** A whole number in a query string. */
 const WholeNumber = (min: number, max: number) =>
@@ -54,7 +53,7 @@ export const VersionReply = v.object({
   ipc_api: v.literal("v1"),
   ipc_features: v.array(Text),
   schema_version: Count,
-  meshes: v.record(Text, v.object({ broker_features: v.nullable(v.record(Text, v.unknown())) })),
+  meshes: v.record(Text, v.object({ broker_features: v.nullable(JsonObject) })),
 });
 export type VersionReply = v.InferOutput<typeof VersionReply>;
 
@@ -99,7 +98,7 @@ export const SendRequest = v.strictObject({
   message: v.string(),
   mesh: v.exactOptional(v.string()),
   priority: v.exactOptional(Priority, "next"),
-  meta: v.exactOptional(v.nullable(Meta)),
+  meta: v.exactOptional(v.nullable(JsonObject)),
   reply_to_id: v.exactOptional(ClientMessageId),
   client_message_id: v.exactOptional(ClientMessageId),
 });
@@ -144,7 +143,7 @@ export const InboxItem = v.object({
   topic: v.exactOptional(Text),
   /** Null once a read message is older than the retention and its body was pruned. */
   body: v.nullable(Text),
-  meta: v.exactOptional(Meta),
+  meta: v.exactOptional(JsonObject),
   reply_to: v.exactOptional(v.object({ id: Text, sender: Text })),
   priority: Priority,
   sent_at: v.exactOptional(Text),

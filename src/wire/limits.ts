@@ -36,6 +36,7 @@ export const groupsMax = 32;
 export const pathCharsMax = 4096;
 
 // Broker
+export const brokerPortDefault = 7900;
 export const membersPerMeshMax = 1000;
 export const meshesPerBrokerMax = 1000;
 export const openInvitesPerMeshMax = 1000;

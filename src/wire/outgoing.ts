@@ -55,7 +55,7 @@ export function checkMessageText(message: string): void {
 /** Refuses meta that is too large, too deep or cannot be written as canonical JSON. */
 export function checkMeta(meta: Record<string, unknown> | null | undefined): void {
   if (meta === null || meta === undefined) return;
-  if (depthOf(meta) > metaDepthMax) {
+  if (isDeeperThan(metaDepthMax, meta)) {
     throw new MeshError("invalid_meta", `meta is nested more than ${metaDepthMax} levels deep`);
   }
   let canonical: string;
@@ -82,12 +82,8 @@ export function checkClientMessageId(id: string): void {
   if (!clientMessageIdPattern.test(id)) throw new MeshError("invalid_id", explainClientMessageId);
 }
 
-function depthOf(value: unknown): number {
-  if (typeof value !== "object" || value === null) return 0;
-  let deepest = 0;
-  for (const inner of Object.values(value)) {
-    deepest = Math.max(deepest, depthOf(inner));
-    if (deepest >= metaDepthMax) break;
-  }
-  return deepest + 1;
+/** Looks no deeper than it has to: what a request nests has room for more levels than the stack. */
+function isDeeperThan(levels: number, value: unknown): boolean {
+  if (typeof value !== "object" || value === null) return false;
+  return levels === 0 || Object.values(value).some((inner) => isDeeperThan(levels - 1, inner));
 }

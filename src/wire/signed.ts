@@ -122,5 +122,6 @@ export function parseJoinText(text: string): JoinText | undefined {
   const match = /^claudemesh-join\|([^|]+)\|([^|]+)\|([0-9a-f]{64})\|(\d{1,15})$/.exec(text);
   if (match === null) return undefined;
   const [, mesh_id = "", invite_id = "", peer_pubkey = "", timestamp = ""] = match;
-  return { mesh_id, invite_id, peer_pubkey, timestamp: Number(timestamp) };
+  const join = { mesh_id, invite_id, peer_pubkey, timestamp: Number(timestamp) };
+  return joinText(mesh_id, invite_id, peer_pubkey, join.timestamp) === text ? join : undefined;
 }

@@ -9,9 +9,12 @@ import {
   topicCharsMax,
 } from "~/wire/limits";
 
-/** Matches text that may stand in a signed line: no `|`, no control characters, no line separators. */
+/**
+ * Matches text that may stand in a signed line: no `|`, no control characters, no line separators, and no lone surrogates,
+ * all of which become the same U+FFFD when the text is signed.
+ */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it refuses
-const signable = /^[^|\u0000-\u001f\u007f-\u009f\u2028\u2029]*$/u;
+const signable = /^[^|\u0000-\u001f\u007f-\u009f\u2028\u2029\p{Surrogate}]*$/u;
 
 export const PublicKey = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/, "64 lower-case hex digits expected"));
 export const SecretKey = v.pipe(v.string(), v.regex(/^[0-9a-f]{128}$/, "128 lower-case hex digits expected"));
@@ -67,10 +70,12 @@ export const TopicName = v.pipe(
   v.regex(signable, "contains | or a control character"),
 );
 
-/** A whole WebSocket URL, as `brokerUrl` everywhere. */
+/** A whole WebSocket URL, as `brokerUrl` everywhere. With a fragment it could not be opened (RFC 6455 §3). */
 export const BrokerUrl = v.pipe(
   v.string(),
   v.regex(/^wss?:\/\/[^\s|]+$/, "a broker URL starts with ws:// or wss://"),
+  v.regex(signable, "a broker URL contains no | and no control characters"),
+  v.regex(/^[^#]*$/, "a broker URL has no fragment (#)"),
   v.check((text) => URL.canParse(text), "not a URL"),
   v.maxLength(1024),
 );
@@ -98,6 +103,15 @@ export const Status = v.picklist(["idle", "working", "dnd"]);
 export const Capabilities = v.pipe(
   v.array(v.pipe(v.string(), v.nonEmpty(), v.maxLength(capabilityCharsMax))),
   v.maxLength(capabilitiesMax, `at most ${capabilitiesMax} capabilities`),
+);
+
+/**
+ * A JSON object with whatever is in it, as it is. `v.record` will not do for what others chose: it takes a list for an object
+ * and drops keys such as `constructor`.
+ */
+export const JsonObject = v.custom<Record<string, unknown>>(
+  (value) => typeof value === "object" && value !== null && !Array.isArray(value),
+  "an object expected",
 );
 
 /** Milliseconds since 1970. */
