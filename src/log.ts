@@ -2,15 +2,17 @@
  * The log of a server: one JSON object a line on standard error. Never bodies, tokens, keys or ciphertext; who logs
  * picks the fields one by one and passes no frame or row on.
  */
-import { isoTime } from "~/clock";
+import { type Clock, isoTime } from "~/clock";
 
 export type LogLevel = "debug" | "info" | "warn" | "error";
+export type LogFields = Record<string, unknown>;
 
-export type Log = (level: LogLevel, event: string, fields?: Record<string, unknown>) => void;
+export type Log = (level: LogLevel, message: string, fields?: LogFields) => void;
 
-export const openLog =
-  (now: () => number): Log =>
-  (level, event, fields = {}) => {
+/** A log that writes to standard error and leaves `debug` out. */
+export const stderrLog =
+  (clock: Clock): Log =>
+  (level, message, fields = {}) => {
     if (level === "debug") return;
-    process.stderr.write(`${JSON.stringify({ time: isoTime(now()), level, event, ...fields })}\n`);
+    process.stderr.write(`${JSON.stringify({ time: isoTime(clock.now()), level, message, ...fields })}\n`);
   };

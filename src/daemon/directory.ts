@@ -6,13 +6,14 @@ import type { DirectoryStore, KnownMember } from "~/daemon/db/directory";
 import type { MeshEntry } from "~/identity/config";
 import {
   type Addressee,
+  type MeshTrust,
   type Resolution,
   resolveMember,
   type Standing,
   speaksBody2,
   standingOf,
+  trustOf,
 } from "~/identity/members";
-import { isClaudemeshMesh } from "~/link/link";
 import type { Admission, MemberEntry, PeerEntry } from "~/wire/broker";
 
 export interface DirectoryMember extends Addressee {
@@ -28,6 +29,7 @@ export interface PresenceChange {
 export class Directory {
   readonly #store: DirectoryStore;
   #mesh: MeshEntry;
+  #trust: MeshTrust;
   #members: DirectoryMember[] = [];
   #online = new Set<string>();
   #fetched: boolean;
@@ -37,6 +39,7 @@ export class Directory {
   constructor(store: DirectoryStore, mesh: MeshEntry) {
     this.#store = store;
     this.#mesh = mesh;
+    this.#trust = trustOf(mesh);
     this.#fetched = store.wasFetched(mesh.meshId);
     this.#load();
   }
@@ -67,7 +70,7 @@ export class Directory {
   admits(pubkey: string): boolean {
     const member = this.byKey(pubkey);
     if (member !== undefined) return member.standing !== "refused";
-    return this.#ownerPubkey === undefined;
+    return this.#trust.ownerPubkey === undefined;
   }
 
   speaksBody2(member: DirectoryMember): boolean {
@@ -77,6 +80,7 @@ export class Directory {
   /** The configuration changed: other keys may be trusted now. */
   reconfigure(mesh: MeshEntry): void {
     this.#mesh = mesh;
+    this.#trust = trustOf(mesh);
     this.#standings.clear();
     this.#load();
   }
@@ -110,10 +114,6 @@ export class Directory {
     this.#members = this.#members.map((member) => ({ ...member, online: false }));
   }
 
-  get #ownerPubkey(): string | undefined {
-    return isClaudemeshMesh(this.#mesh) ? this.#mesh.ownerPubkey : undefined;
-  }
-
   #load(): void {
     const { meshId } = this.#mesh;
     const firstKeys = this.#store.firstKeys(meshId);
@@ -134,12 +134,7 @@ export class Directory {
     const name = `${member.pubkey} ${JSON.stringify(member.admission ?? null)}`;
     const known = this.#standings.get(name);
     if (known !== undefined) return known;
-    const standing = standingOf(member, {
-      meshId: this.#mesh.meshId,
-      ownerPubkey: this.#ownerPubkey,
-      ownPubkey: this.#mesh.pubkey,
-      trustedKeys: new Set(this.#mesh.trustedKeys ?? []),
-    });
+    const standing = standingOf(member, this.#trust);
     this.#standings.set(name, standing);
     return standing;
   }

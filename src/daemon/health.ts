@@ -86,7 +86,9 @@ function linkProblems(session: MeshSession): Problem[] {
         {
           code: "broker_unreachable",
           message: `the broker of ${slug} is out of reach: ${why}`,
-          hint: "Messages wait on this disk and leave when it is back.",
+          hint: /certificate/i.test(why)
+            ? "Its certificate is not trusted here: export NODE_EXTRA_CA_CERTS=/path/to/ca.pem, and start the daemon anew."
+            : "Messages wait on this disk and leave when it is back.",
         },
       ];
     default:

@@ -24,11 +24,11 @@ import {
   writeFileAtomic,
 } from "~/disk/file";
 import { tryLock } from "~/disk/lock";
-import { findDamage, openSqlite, wasStoppedUncleanly } from "~/disk/sqlite";
+import { closeSqlite, findDamage, openSqlite, wasStoppedUncleanly } from "~/disk/sqlite";
 import { Writer } from "~/disk/writer";
 import { MeshError } from "~/errors";
 import { openSealer } from "~/identity/sealer";
-import { type Log, openLog } from "~/log";
+import { type Log, stderrLog } from "~/log";
 import { version } from "~/version";
 import type { Problem } from "~/wire/ipc";
 import { checkSocketPath, type DaemonPaths, daemonPaths, type HostPaths } from "~/wire/paths";
@@ -69,7 +69,7 @@ export async function runDaemon(options: DaemonOptions, signal: AbortSignal): Pr
 
 async function serve(options: DaemonOptions, paths: DaemonPaths, signal: AbortSignal): Promise<void> {
   const clock = systemClock;
-  const log = openLog(() => clock.now());
+  const log = stderrLog(clock);
   const startProblems: Problem[] = [];
   const outbox = openOutbox(paths);
   const inbox = openInbox(paths, clock.now(), log, startProblems);
@@ -138,7 +138,7 @@ async function serve(options: DaemonOptions, paths: DaemonPaths, signal: AbortSi
   outboxWriter.close();
   inboxWriter.close();
   outbox.putBackInflight();
-  for (const { db } of [outbox, inbox, directoryStore]) db.close();
+  for (const { db } of [outbox, inbox, directoryStore]) closeSqlite(db);
   log("info", "daemon_stopped");
 }
 

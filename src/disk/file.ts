@@ -18,7 +18,7 @@ import {
   writeSync,
 } from "node:fs";
 import { dirname } from "node:path";
-import { MeshError, systemCodeOf } from "~/errors";
+import { MeshError, messageOf, systemCodeOf } from "~/errors";
 
 /** Replaces `path` with `content`; a symbolic link is followed, so that a link in a dotfiles tree stays one. */
 export function writeFileAtomic(path: string, content: string | Uint8Array, mode = 0o600): void {
@@ -139,7 +139,12 @@ export function storageError(what: string, error: unknown): MeshError {
       cause: error,
     });
   }
-  return new MeshError("storage_failed", `${what}: ${code === "" ? String(error) : code}`, { cause: error });
+  const why = code.startsWith("SQLITE_")
+    ? `${messageOf(error)} (${code})`
+    : code === ""
+      ? String(error)
+      : code;
+  return new MeshError("storage_failed", `${what}: ${why}`, { cause: error });
 }
 
 function realPathOrSelf(path: string): string {

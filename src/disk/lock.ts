@@ -31,7 +31,9 @@ export function tryLock(path: string, waitMs = 0): Lock | undefined {
   held.set(path, taken);
   return {
     release() {
-      if (!held.delete(path)) return;
+      // Released already; what is held under this path now would be somebody else's.
+      if (held.get(path) !== taken) return;
+      held.delete(path);
       taken.run("ROLLBACK");
       taken.close();
     },

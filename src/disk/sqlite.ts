@@ -3,18 +3,19 @@
  * (https://www.sqlite.org/pragma.html#pragma_synchronous), owner-only files, and forward-only schema steps counted in
  * `user_version`. A database from a newer version is refused and left as it is.
  */
-import { Database } from "bun:sqlite";
-import { chmodSync, closeSync, openSync } from "node:fs";
+import { Database, SQLiteError } from "bun:sqlite";
+import { chmodSync, closeSync, openSync, statSync } from "node:fs";
 import { fileExists, storageError } from "~/disk/file";
-import { MeshError } from "~/errors";
+import { MeshError, messageOf } from "~/errors";
 
 const busyTimeoutMs = 5_000;
 
 /** Opens or creates the database at `path` (`:memory:` works). Throws `storage_*` or `database_corrupt`. */
 export function openSqlite(path: string): Database {
+  let db: Database | undefined;
   try {
     if (path !== ":memory:" && !fileExists(path)) closeSync(openSync(path, "a", 0o600));
-    const db = new Database(path, { create: true, readwrite: true, strict: true });
+    db = new Database(path, { create: true, readwrite: true, strict: true });
     db.run(`PRAGMA busy_timeout = ${busyTimeoutMs}`);
     db.run("PRAGMA journal_mode = WAL");
     db.run("PRAGMA synchronous = FULL");
@@ -23,13 +24,15 @@ export function openSqlite(path: string): Database {
     if (path !== ":memory:") chmodSync(path, 0o600);
     return db;
   } catch (error) {
+    db?.close();
     throw storageError(`cannot open the database ${path}`, error);
   }
 }
 
 /**
  * Brings the schema up to date: `steps[n]` takes version n to n + 1, each in its own transaction.
- * Throws `database_newer` when the file is ahead of `steps`.
+ * Throws `database_newer` when the file is ahead of `steps`, and `storage_*` or `database_corrupt` when a step fails, which
+ * leaves the version before it.
  */
 export function migrate(db: Database, steps: readonly string[]): void {
   const present = schemaVersionOf(db);
@@ -41,13 +44,21 @@ export function migrate(db: Database, steps: readonly string[]): void {
     );
   }
   for (let version = present; version < steps.length; version++) {
-    db.transaction(() => {
-      // Looked up again inside the transaction: another process may have taken the same step meanwhile.
-      if (schemaVersionOf(db) !== version) return;
-      db.run(steps[version] ?? "");
-      db.run(`PRAGMA user_version = ${version + 1}`);
-    }).immediate();
+    try {
+      takeStep(db, version, steps[version] ?? "");
+    } catch (error) {
+      throw storageError(`cannot bring ${db.filename} from schema version ${version} to the next`, error);
+    }
   }
+}
+
+function takeStep(db: Database, version: number, step: string): void {
+  db.transaction(() => {
+    // Looked up again inside the transaction: another process may have taken the same step meanwhile.
+    if (schemaVersionOf(db) !== version) return;
+    db.run(step);
+    db.run(`PRAGMA user_version = ${version + 1}`);
+  }).immediate();
 }
 
 export function schemaVersionOf(db: Database): number {
@@ -55,11 +66,30 @@ export function schemaVersionOf(db: Database): number {
   return row?.user_version ?? 0;
 }
 
-/** True when the last process that had this database open did not close it: SQLite leaves the log file behind. */
-export const wasStoppedUncleanly = (path: string): boolean => fileExists(`${path}-wal`);
+/** Moves what is in the log file into the database, so that the next start finds the log empty, and closes it. */
+export function closeSqlite(db: Database): void {
+  try {
+    db.run("PRAGMA wal_checkpoint(TRUNCATE)");
+  } catch (error) {
+    // A log that stays makes the next start check the whole file, which is what a failure here calls for.
+    if (!(error instanceof SQLiteError)) throw error;
+  } finally {
+    db.close();
+  }
+}
 
-/** What `PRAGMA quick_check` finds wrong, in SQLite's words; empty when nothing is. */
+/** True when the last process that had this database open did not get to `closeSqlite`. */
+export const wasStoppedUncleanly = (path: string): boolean =>
+  (statSync(`${path}-wal`, { throwIfNoEntry: false })?.size ?? 0) > 0;
+
+/** What `PRAGMA quick_check` finds wrong, in SQLite's words, when it gets that far; empty when nothing is. */
 export function findDamage(db: Database): string[] {
-  const rows = db.query<{ quick_check: string }, []>("PRAGMA quick_check(10)").all();
-  return rows.map((row) => row.quick_check).filter((text) => text !== "ok");
+  try {
+    const rows = db.query<{ quick_check: string }, []>("PRAGMA quick_check(10)").all();
+    return rows.map((row) => row.quick_check).filter((text) => text !== "ok");
+  } catch (error) {
+    const failure = storageError(`cannot check ${db.filename}`, error);
+    if (failure.code === "database_corrupt") return [messageOf(error)];
+    throw failure;
+  }
 }

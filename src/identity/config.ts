@@ -32,11 +32,18 @@ const MeshEntry = v.pipe(
     "pubkey and secretKey do not belong together",
   ),
   v.check(
+    (mesh) => (mesh.inviteVersion ?? 1) < 3 || mesh.ownerPubkey !== undefined,
+    "ownerPubkey is missing: without it no member could be believed",
+  ),
+  v.check(
     (mesh) => isConsistentSecretKey(mesh.secretKey),
     "secretKey is damaged: its halves do not belong together",
   ),
 );
 export type MeshEntry = v.InferOutput<typeof MeshEntry>;
+
+/** A mesh whose members prove their admission: its broker must go on offering what that needs. */
+export const isClaudemeshMesh = (mesh: MeshEntry): boolean => (mesh.inviteVersion ?? 1) >= 3;
 
 const Config = v.looseObject({
   version: v.literal(1),
@@ -113,7 +120,7 @@ export const withoutMesh = (config: Config, meshId: string): Config => ({
   meshes: config.meshes.filter((mesh) => mesh.meshId !== meshId),
 });
 
-/** The mesh with this slug, name or id; the only one when `wanted` is undefined. */
+/** The mesh with this id or slug, an id before a slug; the only one when `wanted` is undefined. */
 export function chooseMesh(config: Config, wanted: string | undefined): MeshEntry {
   const slugs = config.meshes.map((mesh) => mesh.slug);
   if (wanted === undefined) {
@@ -135,7 +142,8 @@ export function chooseMesh(config: Config, wanted: string | undefined): MeshEntr
     }
     return only;
   }
-  const matches = config.meshes.filter((mesh) => mesh.slug === wanted || mesh.meshId === wanted);
+  const byId = config.meshes.filter((mesh) => mesh.meshId === wanted);
+  const matches = byId.length > 0 ? byId : config.meshes.filter((mesh) => mesh.slug === wanted);
   const [found, second] = matches;
   if (found === undefined) {
     throw new MeshError("no_such_mesh", `this host is in no mesh called ${wanted}`, {

@@ -4,6 +4,7 @@
  * members and the first-seen keys are kept is the caller's business.
  */
 import { MeshError } from "~/errors";
+import { isClaudemeshMesh, type MeshEntry } from "~/identity/config";
 import { verifyText } from "~/identity/keys";
 import { type Admission, capability } from "~/wire/broker";
 import { inviteTextV3, joinText, parseInviteTextV3, parseJoinText } from "~/wire/signed";
@@ -16,6 +17,14 @@ export interface MeshTrust {
   /** Keys that the user trusts by hand. */
   trustedKeys: ReadonlySet<string>;
 }
+
+/** What one membership says of whom to believe. */
+export const trustOf = (mesh: MeshEntry): MeshTrust => ({
+  meshId: mesh.meshId,
+  ownerPubkey: isClaudemeshMesh(mesh) ? mesh.ownerPubkey : undefined,
+  ownPubkey: mesh.pubkey,
+  trustedKeys: new Set(mesh.trustedKeys ?? []),
+});
 
 export type Standing = "verified" | "trusted_by_hand" | "unproven" | "refused";
 

@@ -16,10 +16,10 @@ import {
   type Standing,
   speaksBody2,
   standingOf,
+  trustOf,
 } from "~/identity/members";
 import { openSealer } from "~/identity/sealer";
 import { readAnswer } from "~/link/answer";
-import { isClaudemeshMesh } from "~/link/link";
 import { fetchMembers } from "~/link/members";
 import { type BrokerConnection, connectOnce } from "~/link/once";
 import type { AckFrame } from "~/wire/broker";
@@ -139,13 +139,7 @@ interface ColdMember extends Addressee {
 }
 
 async function membersOf(connection: BrokerConnection, mesh: MeshEntry): Promise<ColdMember[]> {
-  const ownerPubkey = isClaudemeshMesh(mesh) ? mesh.ownerPubkey : undefined;
-  const trust = {
-    meshId: mesh.meshId,
-    ownerPubkey,
-    ownPubkey: mesh.pubkey,
-    trustedKeys: new Set(mesh.trustedKeys ?? []),
-  };
+  const trust = trustOf(mesh);
   if (connection.terms.members) {
     const members = await fetchMembers((frame) => connection.request(frame));
     return members.map((member) => ({

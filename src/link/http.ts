@@ -1,7 +1,7 @@
 /** The broker's HTTP routes, for hosts that are not members yet: create a mesh, join one. */
 import * as v from "valibot";
-import { MeshError, messageOf } from "~/errors";
-import { brokerError } from "~/link/requests";
+import { MeshError } from "~/errors";
+import { brokerError, unreachable } from "~/link/failure";
 import {
   CreateMeshReply,
   type CreateMeshRequest,
@@ -35,11 +35,6 @@ async function post<S extends v.GenericSchema>(
   schema: S,
   headers: Record<string, string>,
 ): Promise<v.InferOutput<S>> {
-  const unreachable = (error: unknown) =>
-    new MeshError("broker_unreachable", `cannot reach the broker at ${url}: ${messageOf(error)}`, {
-      hint: "Is it running (claudemesh broker status), and is the address right?",
-      cause: error,
-    });
   const response = await fetch(url, {
     method: "POST",
     headers: { "content-type": "application/json", ...headers },
@@ -47,10 +42,10 @@ async function post<S extends v.GenericSchema>(
     redirect: "error",
     signal: AbortSignal.timeout(timeoutMs),
   }).catch((error: unknown) => {
-    throw unreachable(error);
+    throw unreachable(url, error);
   });
   const text = await response.text().catch((error: unknown) => {
-    throw unreachable(error);
+    throw unreachable(url, error);
   });
   const answer = parseJson(text.slice(0, httpBodyBytesMax));
   if (!response.ok) {

@@ -4,7 +4,7 @@
  */
 import type { Clock, Timer } from "~/clock";
 import { MeshError } from "~/errors";
-import type { MeshEntry } from "~/identity/config";
+import { isClaudemeshMesh, type MeshEntry } from "~/identity/config";
 import { helloFrame } from "~/link/hello";
 import { type BrokerTerms, negotiate } from "~/link/negotiate";
 import { Requests } from "~/link/requests";
@@ -211,6 +211,3 @@ export class Link {
     this.#options.owner.statusChanged(this.#status);
   }
 }
-
-/** A mesh whose members prove their admission: its broker must go on offering what that needs. */
-export const isClaudemeshMesh = (mesh: MeshEntry): boolean => (mesh.inviteVersion ?? 1) >= 3;

@@ -4,11 +4,11 @@
  */
 import { type Clock, systemClock } from "~/clock";
 import { MeshError } from "~/errors";
-import type { MeshEntry } from "~/identity/config";
+import { isClaudemeshMesh, type MeshEntry } from "~/identity/config";
+import { brokerError, unreachable } from "~/link/failure";
 import { helloFrame } from "~/link/hello";
-import { isClaudemeshMesh } from "~/link/link";
 import { type BrokerTerms, negotiate } from "~/link/negotiate";
-import { brokerError, Requests } from "~/link/requests";
+import { Requests } from "~/link/requests";
 import { BrokerSocket } from "~/link/socket";
 import {
   type AckFrame,
@@ -125,15 +125,6 @@ function settleAck(ack: AckFrame, acks: Map<string, (ack: AckFrame) => void>): v
   acks.get(id)?.(ack);
   acks.delete(id);
 }
-
-const unreachable = (brokerUrl: string, reason: string): MeshError =>
-  new MeshError(
-    "broker_unreachable",
-    `cannot reach the broker at ${brokerUrl}${reason === "" ? "" : `: ${reason}`}`,
-    {
-      hint: "Is it running (claudemesh broker status), and is the address right?",
-    },
-  );
 
 function hintFor(code: string): string | undefined {
   if (code === "clock_skew") return "Set this host's clock (timedatectl set-ntp true), then try again.";

@@ -1,7 +1,8 @@
 /** Requests on a connection that wait for an answer with the same `_reqId`. */
 import type { Clock, Timer } from "~/clock";
-import { isErrorCode, MeshError } from "~/errors";
-import type { BrokerFrame, ErrorFrame } from "~/wire/broker";
+import { MeshError } from "~/errors";
+import { brokerError } from "~/link/failure";
+import type { BrokerFrame } from "~/wire/broker";
 import { answerTimeoutMs } from "~/wire/limits";
 
 interface Waiting {
@@ -56,12 +57,4 @@ export class Requests {
     }
     this.#waiting.clear();
   }
-}
-
-/** What a broker refused, under its own code where we have the same one. */
-export function brokerError(code: ErrorFrame["code"], message: string, hint?: string): MeshError {
-  return new MeshError(isErrorCode(code) ? code : "broker_refused", `the broker refused: ${message}`, {
-    hint,
-    details: { broker_code: code },
-  });
 }

@@ -14,8 +14,8 @@ export const metaDepthMax = 16;
 export const frameBytesMax = 1024 * 1024;
 /** RFC 6455 §5.5: a close frame's payload is 125 bytes, 2 of which are the status. */
 export const closeReasonBytesMax = 123;
-/** One page of `members_list`, and what a `peers_list` holds at most. */
-export const listBytesMax = 512 * 1024;
+/** The entries of one page of `members_list`, and of a `peers_list`: less than a frame, by its other fields and commas. */
+export const listBytesMax = frameBytesMax - 64 * 1024;
 export const helloSkewMsMax = 60_000;
 export const helloTimeoutMs = 10_000;
 export const pingEveryMs = 30_000;
@@ -61,6 +61,8 @@ export const leaseBytesPerConnectionMax = 8 * 1024 * 1024;
 export const framesWaitingPerConnectionMax = 1024;
 export const frameBytesWaitingPerConnectionMax = 4 * 1024 * 1024;
 export const httpBodyBytesMax = 64 * 1024;
+/** How long requests that are being answered may take when the broker stops. */
+export const httpStopGraceMs = 2_000;
 export const socketBacklogBytesMax = 16 * 1024 * 1024;
 
 // Daemon: local API

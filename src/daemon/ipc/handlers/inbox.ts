@@ -58,11 +58,18 @@ function filterOf(query: Call<"inbox">["query"], parts: DaemonParts): Omit<Inbox
   };
 }
 
-/** A cursor of an earlier answer, or the id of a message. */
+/** A cursor of an earlier answer, or a message by either of its ids: people copy the one they see. */
 export function placeOf(cursor: string, parts: Pick<DaemonParts, "inbox">): number {
   if (/^\d{1,15}$/.test(cursor)) return Number(cursor);
   const seq = parts.inbox.seqOf(cursor);
   if (seq !== undefined) return seq;
+  const [named, another] = parts.inbox.byClientMessageId(cursor);
+  if (named !== undefined && another === undefined) return named.seq;
+  if (another !== undefined) {
+    throw new MeshError("ambiguous_message", `several senders used the id ${cursor}`, {
+      hint: "Use the `id` of the message: claudemesh inbox --json shows it.",
+    });
+  }
   throw new MeshError("no_such_message", `the inbox has no message ${cursor} to go on from`, {
     hint: "Use next_cursor of an earlier answer, or the id of a message in the inbox.",
   });

@@ -1,0 +1,121 @@
+import { resolve } from "node:path";
+import { usageError, wholeNumber } from "~/cli/argv";
+import { findBroker } from "~/cli/broker/record";
+import { defineCommand, type Host } from "~/cli/command";
+import { unlessClosed } from "~/cli/output";
+import { eventually, startDetached } from "~/cli/server-process";
+import { MeshError } from "~/errors";
+import { brokerPaths } from "~/wire/paths";
+
+const readyTimeoutMs = 15_000;
+
+export const brokerUp = defineCommand({
+  name: "broker up",
+  description: "start the embedded broker; returns when it answers",
+  args: {
+    foreground: { type: "boolean", description: "stay in this terminal, log to standard error" },
+    host: {
+      type: "string",
+      valueHint: "ADDR",
+      default: "127.0.0.1",
+      description: "address to listen on; off loopback it wants TLS, or --behind-proxy",
+    },
+    port: {
+      type: "string",
+      valueHint: "N",
+      default: "7900",
+      description: "port; 0 takes any free one",
+      parse: wholeNumber(0, 65_535),
+    },
+    data: {
+      type: "string",
+      valueHint: "DIR",
+      description: "its data directory (default: CLAUDEMESH_BROKER_DATA, else broker/ beside config.json)",
+    },
+    "tls-cert": { type: "string", valueHint: "FILE", description: "certificate, PEM; with --tls-key" },
+    "tls-key": { type: "string", valueHint: "FILE", description: "its private key, PEM" },
+    "behind-proxy": { type: "boolean", description: "a proxy in front of it does TLS" },
+  },
+  notes:
+    "At first start it writes the admin token to admin-token in its data directory (0600). A broker that already runs is left as it is: the command says so and ends with 0.",
+  exits: [4, 7, 130],
+  examples: [
+    "claudemesh broker up",
+    "claudemesh broker up --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem",
+  ],
+  async run(args, host) {
+    const dataDir = resolve(args.data ?? host.paths.brokerDir);
+    const tls = tlsFiles(args["tls-cert"], args["tls-key"]);
+    if (tls !== undefined && args["behind-proxy"]) throw usageError("--behind-proxy contradicts --tls-cert");
+    const running = await findBroker(dataDir);
+    if (running !== undefined) return await say(host, dataDir, running, false);
+    if (args.foreground) {
+      const { runBroker } = await import("~/broker/serve");
+      await runBroker(
+        {
+          dataDir,
+          host: args.host,
+          port: args.port,
+          ...(tls === undefined ? {} : { tls }),
+          behindProxy: args["behind-proxy"],
+        },
+        host.interrupted,
+        ({ url }) => void unlessClosed(say(host, dataDir, { pid: process.pid, url }, true)),
+      );
+      return;
+    }
+    const { log } = brokerPaths(dataDir);
+    try {
+      await startDetached({
+        what: "the broker",
+        args: [
+          ...["broker", "up", "--host", args.host, "--port", String(args.port), "--data", dataDir],
+          ...(tls === undefined ? [] : ["--tls-cert", tls.certFile, "--tls-key", tls.keyFile]),
+          ...(args["behind-proxy"] ? ["--behind-proxy"] : []),
+        ],
+        logFile: log,
+        host,
+        timeoutMs: readyTimeoutMs,
+      });
+    } catch (error) {
+      if (!(error instanceof MeshError) || error.code !== "already_running") throw error;
+      // Somebody else started one at the same moment; it may still be on its way up.
+      const other = await eventually(() => findBroker(dataDir), readyTimeoutMs);
+      if (other === undefined) throw error;
+      return await say(host, dataDir, other, false);
+    }
+    const started = await findBroker(dataDir);
+    if (started === undefined) {
+      throw new MeshError("broker_unreachable", "the broker was ready and does not answer any more", {
+        hint: `See its log: ${log}`,
+      });
+    }
+    await say(host, dataDir, started, true);
+  },
+});
+
+function tlsFiles(
+  certFile: string | undefined,
+  keyFile: string | undefined,
+): { certFile: string; keyFile: string } | undefined {
+  if (certFile === undefined && keyFile === undefined) return undefined;
+  if (certFile === undefined || keyFile === undefined)
+    throw usageError("--tls-cert and --tls-key go together");
+  return { certFile: resolve(certFile), keyFile: resolve(keyFile) };
+}
+
+async function say(
+  { out, paths }: Host,
+  dataDir: string,
+  { pid, url }: { pid: number; url: string },
+  started: boolean,
+): Promise<void> {
+  const { log } = brokerPaths(dataDir);
+  await out.answer(
+    { pid, url, data: dataDir, started },
+    () => `the broker is up${started ? "" : " already"}: ${url}, pid ${pid} (log: ${log})`,
+  );
+  const isDefault = url === "ws://127.0.0.1:7900/ws";
+  const token = dataDir === paths.brokerDir ? "" : `CLAUDEMESH_BROKER_DATA='${dataDir}' `;
+  await out.note(`next: ${token}claudemesh mesh create NAME${isDefault ? "" : ` --broker ${url}`}`);
+}

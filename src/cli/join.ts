@@ -1,0 +1,110 @@
+import { defineCommand } from "~/cli/command";
+import { defaultDisplayName, displayName, isFinal } from "~/cli/mesh/membership";
+import { sayHowToReceive } from "~/cli/next-step";
+import { printableLine } from "~/cli/text";
+import { isoTime, systemClock } from "~/clock";
+import { type MeshEntry, readConfig, updateConfig, withMesh } from "~/identity/config";
+import { joinProof, parseInviteLink } from "~/identity/invite";
+import { type Attempt, beginAttempt } from "~/identity/pending";
+import { joinMesh } from "~/link/http";
+import { type Invite, inviteLinkPrefix } from "~/wire/broker";
+
+export const join = defineCommand({
+  name: "join",
+  description: "join a mesh with an invite link",
+  args: {
+    link: {
+      type: "positional",
+      required: true,
+      description: `what mesh invite printed: ${inviteLinkPrefix}…`,
+    },
+    name: {
+      type: "string",
+      valueHint: "N",
+      description: "what this host is called in the mesh (default: its host name)",
+      parse: displayName,
+    },
+  },
+  notes: "A join that was cut off can be repeated with the same link: it uses the invite up only once.",
+  exits: [3, 4, 5, 7],
+  examples: ["claudemesh join ic://join/eyJ2Ijoz… --name laptop"],
+  async run({ link, name }, host) {
+    // Read without regard to its expiry: a join that was cut off may be finished later.
+    const invite = parseInviteLink(link, 0);
+    const config = readConfig(host.paths.configFile);
+    const present = config.meshes.find((mesh) => mesh.meshId === invite.mesh_id);
+    if (present !== undefined) {
+      await host.out.answer(
+        answerOf(present),
+        () => `this host is in ${printableLine(present.slug)} already`,
+      );
+      return;
+    }
+    const attempt = beginAttempt(host.paths.configDir, ["join", subjectOf(invite, link)]);
+    let mesh: MeshEntry;
+    try {
+      if (!attempt.isResumed) parseInviteLink(link, systemClock.now());
+      mesh = await joinWith(invite, link, attempt, name ?? defaultDisplayName(config));
+    } catch (error) {
+      if (isFinal(error)) attempt.end();
+      throw error;
+    }
+    updateConfig(host.paths.configFile, (current) => withMesh(current, mesh));
+    attempt.end();
+    await host.out.answer(
+      answerOf(mesh),
+      () => `this host is in ${printableLine(mesh.slug)} now (${mesh.brokerUrl})`,
+    );
+    await sayHowToReceive(host);
+  },
+});
+
+const answerOf = (mesh: MeshEntry): Record<string, unknown> => ({
+  mesh_id: mesh.meshId,
+  slug: mesh.slug,
+  member_id: mesh.memberId,
+});
+
+const tokenOf = (link: string): string => link.trim().slice(inviteLinkPrefix.length);
+const subjectOf = (invite: Invite, link: string): string =>
+  invite.v === 3 ? invite.invite_id : tokenOf(link);
+
+async function joinWith(
+  invite: Invite,
+  link: string,
+  { pubkey, secretKey }: Attempt,
+  ownName: string,
+): Promise<MeshEntry> {
+  const timestamp = systemClock.now();
+  const { memberId } = await joinMesh(
+    invite.broker_url,
+    invite.v === 3
+      ? {
+          v: 3,
+          invite_id: invite.invite_id,
+          peer_pubkey: pubkey,
+          display_name: ownName,
+          timestamp,
+          proof: joinProof(invite, pubkey, timestamp),
+        }
+      : {
+          invite_token: tokenOf(link),
+          invite_payload: { ...invite },
+          peer_pubkey: pubkey,
+          display_name: ownName,
+        },
+  );
+  return {
+    meshId: invite.mesh_id,
+    memberId,
+    slug: invite.mesh_slug,
+    name: invite.mesh_slug,
+    pubkey,
+    secretKey,
+    brokerUrl: invite.broker_url,
+    joinedAt: isoTime(timestamp),
+    rootKey: invite.mesh_root_key,
+    inviteVersion: invite.v,
+    ownerPubkey: invite.owner_pubkey,
+  };
+}

@@ -1,0 +1,137 @@
+/**
+ * From the words of the command line to an exit status: finds the command, answers `--help`, turns errors into one clear
+ * form. Failures of `--json` commands are JSON on standard output too, since that is where the caller reads.
+ */
+import { usageError } from "~/cli/argv";
+import { type Command, type Group, type Host, isGroup } from "~/cli/command";
+import { OutputClosed, openOutput } from "~/cli/output";
+import { closest } from "~/cli/suggestion";
+import { printable } from "~/cli/text";
+import { tree } from "~/cli/tree";
+import { asMeshError, errorBody, exitStatusOf, MeshError } from "~/errors";
+import { hostPaths } from "~/wire/paths";
+
+type Environment = Readonly<Record<string, string | undefined>>;
+type EndingSignal = "SIGINT" | "SIGTERM" | "SIGHUP";
+
+/** As shells report it: 128 and the signal's number. */
+const signalStatus: Readonly<Record<EndingSignal, number>> = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 };
+
+/** Runs one command line and resolves with the exit status. `leave` ends the process at once. */
+export async function runCommandLine(
+  argv: readonly string[],
+  env: Environment,
+  leave: (status: number) => void,
+): Promise<number> {
+  const interruption = listenForSignals(leave);
+  const host: Host = {
+    env,
+    paths: hostPaths(env),
+    out: openOutput(asksFor(argv, "--json")),
+    get interrupted() {
+      return interruption.signal();
+    },
+  };
+  let status: number;
+  try {
+    status = await dispatch(argv, host);
+  } catch (thrown) {
+    // What fails because it was interrupted is no failure to report.
+    status = interruption.received() === undefined ? await report(thrown, host) : signalStatus.SIGTERM;
+  }
+  return interruption.received() === "SIGINT" ? signalStatus.SIGINT : status;
+}
+
+async function dispatch(argv: readonly string[], host: Host): Promise<number> {
+  const { node, rest } = await find(tree, argv);
+  if (asksFor(rest, "--help") || asksFor(rest, "-h")) {
+    await host.out.text(await renderHelp(node));
+    return 0;
+  }
+  if (!isGroup(node)) return await node.execute(rest, host);
+  await host.out.note(`${await renderHelp(node)}\n`);
+  throw usageError(`claudemesh${node.name === "claudemesh" ? "" : ` ${node.name}`} needs a command`);
+}
+
+/** Walks down the tree by the leading words. */
+async function find(
+  group: Group,
+  argv: readonly string[],
+): Promise<{ node: Command | Group; rest: readonly string[] }> {
+  const [word, ...rest] = argv;
+  const hasNoCommand = argv.every((given) => given === "--json" || given === "--help" || given === "-h");
+  if (word === undefined || hasNoCommand) return { node: group, rest: argv };
+  const prefix = group.name === "claudemesh" ? "claudemesh" : `claudemesh ${group.name}`;
+  if (word.startsWith("-")) {
+    throw usageError(`unknown flag ${word}`, `Flags come after the command: ${prefix} COMMAND [FLAGS]`);
+  }
+  const load = Object.hasOwn(group.commands, word) ? group.commands[word] : undefined;
+  if (load === undefined) {
+    const guess = closest(word, Object.keys(group.commands));
+    throw usageError(
+      `unknown command ${JSON.stringify(word)}`,
+      guess === undefined ? `See ${prefix} --help` : `Did you mean ${prefix} ${guess}?`,
+    );
+  }
+  const node = await load();
+  return isGroup(node) ? await find(node, rest) : { node, rest };
+}
+
+async function renderHelp(node: Command | Group): Promise<string> {
+  const { renderCommandHelp, renderGroupHelp } = await import("~/cli/help");
+  return isGroup(node) ? await renderGroupHelp(node) : await renderCommandHelp(node);
+}
+
+/** Whether `flag` stands among the words before `--`. */
+function asksFor(argv: readonly string[], flag: string): boolean {
+  const end = argv.indexOf("--");
+  return (end === -1 ? argv : argv.slice(0, end)).includes(flag);
+}
+
+/** Prints the error and returns its exit status. */
+async function report(thrown: unknown, { out, env }: Host): Promise<number> {
+  if (thrown instanceof OutputClosed) return 0;
+  const error = asMeshError(thrown);
+  try {
+    await out.note(renderError(error, thrown, env.CLAUDEMESH_DEBUG === "1"));
+    if (out.json) await out.answer(errorBody(error), () => "");
+  } catch (writing) {
+    if (!(writing instanceof OutputClosed)) throw writing;
+  }
+  return exitStatusOf(error.code);
+}
+
+function renderError(error: MeshError, thrown: unknown, debug: boolean): string {
+  const isBug = error.code === "internal" && error.hint === undefined;
+  const hint = isBug
+    ? "This is a bug in claudemesh. CLAUDEMESH_DEBUG=1 shows where it happened."
+    : error.hint;
+  return [
+    `claudemesh: ${printable(error.message)}`,
+    ...(hint === undefined ? [] : [`  hint: ${printable(hint)}`]),
+    ...(debug ? [Bun.inspect(thrown)] : []),
+  ].join("\n");
+}
+
+/** Until somebody reads the signal, an interrupt ends the process at once; afterwards the second one does. */
+function listenForSignals(leave: (status: number) => void): {
+  signal(): AbortSignal;
+  received(): EndingSignal | undefined;
+} {
+  let controller: AbortController | undefined;
+  let received: EndingSignal | undefined;
+  for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    process.on(name, () => {
+      if (controller === undefined || received !== undefined) return leave(signalStatus[name]);
+      received = name;
+      controller.abort(new MeshError("interrupted", `interrupted by ${name}`));
+    });
+  }
+  return {
+    signal() {
+      controller ??= new AbortController();
+      return controller.signal;
+    },
+    received: () => received,
+  };
+}

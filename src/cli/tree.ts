@@ -1,0 +1,67 @@
+/** Every command there is, by name. Each is loaded when it is asked for. */
+import type { Group } from "~/cli/command";
+
+const daemonOutbox: Group = {
+  name: "daemon outbox",
+  description: "what was sent and what became of it",
+  commands: {
+    list: () => import("~/cli/daemon/outbox-list").then(({ outboxList }) => outboxList),
+    show: () => import("~/cli/daemon/outbox-show").then(({ outboxShow }) => outboxShow),
+    requeue: () => import("~/cli/daemon/outbox-requeue").then(({ outboxRequeue }) => outboxRequeue),
+  },
+};
+
+const daemon: Group = {
+  name: "daemon",
+  description: "this host's daemon: it keeps, sends and receives messages",
+  commands: {
+    up: () => import("~/cli/daemon/up").then(({ daemonUp }) => daemonUp),
+    down: () => import("~/cli/daemon/down").then(({ daemonDown }) => daemonDown),
+    status: () => import("~/cli/daemon/status").then(({ daemonStatus }) => daemonStatus),
+    version: () => import("~/cli/daemon/version").then(({ daemonVersion }) => daemonVersion),
+    outbox: async () => daemonOutbox,
+  },
+};
+
+const broker: Group = {
+  name: "broker",
+  description: "the embedded broker, through which hosts reach each other",
+  commands: {
+    up: () => import("~/cli/broker/up").then(({ brokerUp }) => brokerUp),
+    down: () => import("~/cli/broker/down").then(({ brokerDown }) => brokerDown),
+    status: () => import("~/cli/broker/status").then(({ brokerStatus }) => brokerStatus),
+  },
+};
+
+const mesh: Group = {
+  name: "mesh",
+  description: "the meshes that this host is in, and who else is",
+  commands: {
+    create: () => import("~/cli/mesh/create").then(({ meshCreate }) => meshCreate),
+    invite: () => import("~/cli/mesh/invite").then(({ meshInvite }) => meshInvite),
+    list: () => import("~/cli/mesh/list").then(({ meshList }) => meshList),
+    members: () => import("~/cli/mesh/members").then(({ meshMembers }) => meshMembers),
+    remove: () => import("~/cli/mesh/remove").then(({ meshRemove }) => meshRemove),
+    leave: () => import("~/cli/mesh/leave").then(({ meshLeave }) => meshLeave),
+    trust: () => import("~/cli/mesh/trust").then(({ meshTrust }) => meshTrust),
+  },
+};
+
+export const tree: Group = {
+  name: "claudemesh",
+  description: "durable messages between hosts",
+  commands: {
+    demo: () => import("~/cli/demo").then(({ demo }) => demo),
+    send: () => import("~/cli/send").then(({ send }) => send),
+    track: () => import("~/cli/track").then(({ track }) => track),
+    inbox: () => import("~/cli/inbox").then(({ inbox }) => inbox),
+    peers: () => import("~/cli/peers").then(({ peers }) => peers),
+    events: () => import("~/cli/events").then(({ events }) => events),
+    profile: () => import("~/cli/profile").then(({ profile }) => profile),
+    join: () => import("~/cli/join").then(({ join }) => join),
+    mesh: async () => mesh,
+    daemon: async () => daemon,
+    broker: async () => broker,
+    version: () => import("~/cli/version").then(({ versionCommand }) => versionCommand),
+  },
+};

@@ -1,0 +1,91 @@
+/**
+ * What went wrong between us and the daemon, as a MeshError. Only ENOENT and ECONNREFUSED prove that no daemon serves a
+ * socket; after any other failure the request may have been taken, and the error says so (`answer_lost`).
+ */
+import * as v from "valibot";
+import { type ErrorCode, isErrorCode, MeshError, messageOf, systemCodeOf } from "~/errors";
+import { ErrorReply } from "~/wire/ipc";
+
+const upHint = "Start it: claudemesh daemon up";
+const restartHint =
+  "It probably runs another version than this command. Restart it: claudemesh daemon down && claudemesh daemon up";
+
+/** For an error that `fetch` or reading its answer threw. */
+export function connectionFailure(thrown: unknown, socketPath: string): MeshError {
+  const extras = (hint: string) => ({ hint, cause: thrown, details: { socket: socketPath } });
+  const code = systemCodeOf(thrown);
+  switch (code) {
+    case "ENOENT":
+    case "ECONNREFUSED":
+      return new MeshError("daemon_unreachable", `no daemon answers on ${socketPath}`, extras(upHint));
+    case "EACCES":
+    case "EPERM":
+      return new MeshError(
+        "sandboxed",
+        `this process may not connect to ${socketPath} (${code})`,
+        extras(
+          "Either a sandbox forbids it (allow this socket's path there), or the daemon belongs to another user (set CLAUDEMESH_DAEMON_DIR to your own).",
+        ),
+      );
+    case "ENOTDIR":
+      return new MeshError(
+        "path_unsafe",
+        `${socketPath} cannot be a socket: part of its path is not a directory`,
+        extras("Check CLAUDEMESH_DAEMON_DIR and CLAUDEMESH_CONFIG_DIR."),
+      );
+    case "EAGAIN":
+      return new MeshError(
+        "daemon_busy",
+        `the daemon on ${socketPath} takes no further connections now`,
+        extras("Try again in a moment."),
+      );
+    default:
+      return new MeshError(
+        "answer_lost",
+        `the connection to the daemon broke before it answered (${code ?? messageOf(thrown)}); it may have taken the request`,
+        extras("See whether it runs (claudemesh daemon status), then try again with the same id."),
+      );
+  }
+}
+
+/** For an answer with an error status. `body` is its parsed JSON, or undefined when it was none. */
+export function refusal(status: number, body: unknown): MeshError {
+  const parsed = v.safeParse(ErrorReply, body);
+  if (!parsed.success) return incompatible(`it answered ${status} without saying why`);
+  const { error: code, message, hint, ...details } = parsed.output;
+  if (code === "no_such_route" || code === "method_not_allowed") {
+    return incompatible(`it does not know this request: ${message}`);
+  }
+  if (isErrorCode(code)) return new MeshError(code, message, { hint, details });
+  return new MeshError(codeOfStatus(status), message, { hint, details: { ...details, daemon_code: code } });
+}
+
+/** For an answer that does not fit its schema. */
+export const incompatible = (why: string): MeshError =>
+  new MeshError("incompatible_daemon", `the daemon's answer makes no sense to this version: ${why}`, {
+    hint: restartHint,
+  });
+
+/** What a daemon that is restarted or overloaded causes: the same may work in a moment. */
+export const isPassing = ({ code }: MeshError): boolean =>
+  code === "answer_lost" ||
+  code === "daemon_busy" ||
+  code === "daemon_stopping" ||
+  code === "daemon_unreachable" ||
+  code === "timed_out" ||
+  code === "too_many_streams";
+
+/** The nearest of our codes for one that this version does not know. */
+function codeOfStatus(status: number): ErrorCode {
+  const exact: Readonly<Record<number, ErrorCode>> = {
+    401: "unauthorized",
+    403: "not_allowed",
+    404: "no_such_message",
+    409: "id_in_use",
+    413: "body_too_large",
+    429: "daemon_busy",
+    503: "daemon_stopping",
+    504: "timed_out",
+  };
+  return exact[status] ?? (status < 500 ? "invalid_request" : "bad_gateway");
+}

@@ -1,0 +1,201 @@
+/** Starting and stopping real servers by command: they are up when the command returns, and gone when it says so. */
+import { afterEach, describe, expect, test } from "bun:test";
+import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { cleanup } from "../../support/cleanup";
+import { tempDir } from "../../support/temp-dir";
+import { waitFor } from "../../support/wait-for";
+import { runSource, startSource } from "./source-cli";
+
+/** Whatever a failing test left running. */
+const pids = new Set<number>();
+afterEach(() => {
+  for (const pid of pids) if (isRunning(pid)) process.kill(pid, "SIGKILL");
+  pids.clear();
+});
+
+function isRunning(pid: number): boolean {
+  const path = `/proc/${pid}/stat`;
+  if (process.platform === "linux") return existsSync(path) && !/\) [ZX]/.test(readFileSync(path, "latin1"));
+  return Bun.spawnSync(["kill", "-0", String(pid)]).success;
+}
+
+async function json(argv: string[], env: Record<string, string>): Promise<Record<string, unknown>> {
+  const { stdout, stderr, status } = await runSource([...argv, "--json"], { env });
+  if (status !== 0) throw new Error(`${argv.join(" ")}: ${status} ${stderr}`);
+  const value: Record<string, unknown> = JSON.parse(stdout);
+  if (typeof value.pid === "number") pids.add(value.pid);
+  return value;
+}
+
+const home = (): Record<string, string> => ({ CLAUDEMESH_CONFIG_DIR: tempDir() });
+
+describe("daemon", () => {
+  const up = ["daemon", "up", "--no-tcp"];
+
+  test("up, up again, status, version, down, down again", async () => {
+    const env = home();
+    const started = await json(up, env);
+    const socket = join(env.CLAUDEMESH_CONFIG_DIR ?? "", "daemon/daemon.sock");
+    expect(started).toEqual({ pid: expect.any(Number), socket, started: true });
+    expect(await json(up, env)).toEqual({ ...started, started: false });
+    expect(await json(["daemon", "status"], env)).toMatchObject({ ok: true, pid: started.pid, problems: [] });
+    expect(await json(["daemon", "version"], env)).toMatchObject({ ipc_api: "v1" });
+    expect(statSync(join(env.CLAUDEMESH_CONFIG_DIR ?? "", "daemon/daemon.log")).mode & 0o777).toBe(0o600);
+    expect(await json(["daemon", "down"], env)).toEqual({ stopped: true, pid: started.pid });
+    expect(isRunning(Number(started.pid))).toBe(false);
+    expect(await json(["daemon", "down"], env)).toEqual({ stopped: false, pid: null });
+  });
+
+  test("two starts at once make one daemon", async () => {
+    const env = home();
+    const both = await Promise.all([json(up, env), json(up, env)]);
+    expect(both.map(({ started }) => started).sort()).toEqual([false, true]);
+    expect(new Set(both.map(({ pid }) => pid)).size).toBe(1);
+    await json(["daemon", "down"], env);
+  });
+
+  test("a start that fails passes on why, in the same form and with the same status", async () => {
+    const env = home();
+    mkdirSync(join(env.CLAUDEMESH_CONFIG_DIR ?? "", "daemon"));
+    chmodSync(join(env.CLAUDEMESH_CONFIG_DIR ?? "", "daemon"), 0o755);
+    const { status, stdout, stderr } = await runSource([...up, "--json"], { env });
+    expect(status).toBe(4);
+    expect(JSON.parse(stdout)).toMatchObject({
+      error: "path_unsafe",
+      hint: expect.stringContaining("chmod 700"),
+    });
+    expect(stderr).toContain("is open to other users");
+  });
+
+  test("in the foreground it says that it serves, and ends on SIGTERM with 0, on SIGINT with 130", async () => {
+    for (const [signal, status] of [
+      ["SIGTERM", 0],
+      ["SIGINT", 130],
+    ] as const) {
+      const env = home();
+      const child = startSource([...up, "--foreground", "--json"], { env });
+      const reader = child.stdout.getReader();
+      const { value } = await reader.read();
+      expect(JSON.parse(Buffer.from(value ?? []).toString())).toMatchObject({
+        pid: child.pid,
+        started: true,
+      });
+      child.kill(signal);
+      expect(await child.exited).toBe(status);
+    }
+  });
+
+  test("that nobody reads its words does not end it", async () => {
+    const env = home();
+    const child = startSource([...up, "--foreground"], { env });
+    await child.stdout.cancel();
+    await waitFor(async () => (await runSource(["daemon", "status"], { env })).status === 0, {
+      what: "the daemon",
+    });
+    child.kill("SIGTERM");
+    expect(await child.exited).toBe(0);
+  });
+
+  test("one that does not end in time is named, with what can be done", async () => {
+    const env = home();
+    const { pid } = await json(up, env);
+    process.kill(Number(pid), "SIGSTOP");
+    cleanup(() => {
+      if (isRunning(Number(pid))) process.kill(Number(pid), "SIGKILL");
+    });
+    const { status, stderr } = await runSource(["daemon", "down", "--timeout", "1"], { env });
+    expect(status).toBe(7);
+    expect(stderr).toContain("the daemon did not answer within 1 s");
+  });
+});
+
+describe("broker", () => {
+  const up = ["broker", "up", "--port", "0"];
+
+  test("up, up again, status, down, down again", async () => {
+    const env = home();
+    const data = join(env.CLAUDEMESH_CONFIG_DIR ?? "", "broker");
+    const started = await json(up, env);
+    expect(started).toEqual({
+      pid: expect.any(Number),
+      url: expect.stringMatching(/^ws:\/\/127\.0\.0\.1:\d+\/ws$/),
+      data,
+      started: true,
+    });
+    expect(await json(up, env)).toEqual({ ...started, started: false });
+    expect(await json(["broker", "status"], env)).toMatchObject({
+      ok: true,
+      pid: started.pid,
+      url: started.url,
+    });
+    expect(await json(["broker", "down"], env)).toEqual({ stopped: true, pid: started.pid });
+    expect(isRunning(Number(started.pid))).toBe(false);
+    expect(await json(["broker", "down"], env)).toEqual({ stopped: false, pid: null });
+  });
+
+  test("the record of one that was killed counts for nothing, whoever has its process id and port now", async () => {
+    const env = home();
+    const killed = await json(up, env);
+    const record = join(String(killed.data), "broker.json");
+    const content = readFileSync(record, "utf8");
+    process.kill(Number(killed.pid), "SIGKILL");
+    await waitFor(() => !isRunning(Number(killed.pid)), { what: "its end" });
+    expect((await runSource(["broker", "status"], { env })).status).toBe(3);
+
+    // Another broker answers at the old address, and the old process id is this test's.
+    const otherEnv = home();
+    const port = new URL(String(killed.url)).port;
+    const other = await json(["broker", "up", "--port", port], otherEnv);
+    const old = { ...JSON.parse(content), pid: process.pid, started_at: "2026-01-01T00:00:00.000Z" };
+    writeFileSync(record, JSON.stringify(old));
+    expect(await json(["broker", "down"], env)).toEqual({ stopped: false, pid: null });
+    expect(isRunning(Number(other.pid))).toBe(true);
+    await json(["broker", "down"], otherEnv);
+  });
+
+  test("a port in use is named, and nothing is left running", async () => {
+    const env = home();
+    const server = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data: () => undefined } });
+    cleanup(() => server.stop(true));
+    const { status, stdout } = await runSource(["broker", "up", "--port", String(server.port), "--json"], {
+      env,
+    });
+    expect(status).toBe(1);
+    expect(JSON.parse(stdout)).toMatchObject({ error: "port_in_use" });
+    expect(existsSync(join(env.CLAUDEMESH_CONFIG_DIR ?? "", "broker/broker.json"))).toBe(false);
+  });
+});
+
+describe("demo", () => {
+  test("shows messages both ways and one that waited, and leaves nothing", async () => {
+    const env = { TMPDIR: tempDir() };
+    const { status, stdout, stderr } = await runSource(["demo", "--json"], { env });
+    expect(stderr).toBe("");
+    expect(status).toBe(0);
+    const shown: unknown = JSON.parse(stdout);
+    expect(shown).toMatchObject({
+      ok: true,
+      arrivals_ms: {
+        there: expect.any(Number),
+        back: expect.any(Number),
+        "after the broker's return": expect.any(Number),
+      },
+    });
+    expect([...new Bun.Glob("**/*").scanSync({ cwd: env.TMPDIR, onlyFiles: false })]).toEqual([]);
+  });
+
+  test("clears away when it is interrupted", async () => {
+    const env = { TMPDIR: tempDir() };
+    const child = startSource(["demo"], { env });
+    let text = "";
+    const decoder = new TextDecoder();
+    for await (const chunk of child.stdout) {
+      text += decoder.decode(chunk, { stream: true });
+      if (text.includes("daemon up")) child.kill("SIGINT");
+    }
+    expect(await child.exited).toBe(130);
+    for (const [, pid] of text.matchAll(/\bpid (\d+)/g)) expect(isRunning(Number(pid))).toBe(false);
+    expect([...new Bun.Glob("**/*").scanSync({ cwd: env.TMPDIR, onlyFiles: false })]).toEqual([]);
+  });
+});
