@@ -22,6 +22,7 @@ import type { Sealer } from "~/identity/sealer";
 import { Link, type LinkStatus } from "~/link/link";
 import { fetchMembers } from "~/link/members";
 import type { BrokerTerms } from "~/link/negotiate";
+import type { Connect } from "~/link/socket";
 import type { Log } from "~/log";
 import type { BrokerFrame, ParsedBrokerFrame, RequestFrame } from "~/wire/broker";
 import { wireFingerprint } from "~/wire/fingerprint";
@@ -34,6 +35,7 @@ export interface SessionParts {
   newId(): string;
   log: Log;
   sealer: Sealer;
+  connect: Connect;
   drain: Drain;
   inbox: Inbox;
   inboxWriter: Writer;
@@ -77,6 +79,7 @@ export class MeshSession {
     this.#link = new Link({
       mesh,
       sessionId: parts.sessionId,
+      connect: parts.connect,
       clock: parts.clock,
       chance: parts.chance,
       owner: {

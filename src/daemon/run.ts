@@ -6,16 +6,11 @@ import { randomBytes } from "node:crypto";
 import { chmodSync, renameSync, statSync } from "node:fs";
 import { monotonicFactory } from "ulidx";
 import { systemClock } from "~/clock";
+import { assemble } from "~/daemon/assemble";
 import { DirectoryStore, migrateDirectory } from "~/daemon/db/directory";
 import { Inbox, migrateInbox } from "~/daemon/db/inbox";
 import { migrateOutbox, Outbox } from "~/daemon/db/outbox";
-import { Drain } from "~/daemon/drain";
-import { EventHub } from "~/daemon/events";
 import { listen } from "~/daemon/ipc/listen";
-import type { SessionParts } from "~/daemon/mesh-session";
-import { Meshes } from "~/daemon/meshes";
-import type { DaemonParts } from "~/daemon/parts";
-import { Profile } from "~/daemon/profile";
 import {
   ensureOwnDirectory,
   ensurePrivateDirectory,
@@ -25,9 +20,9 @@ import {
 } from "~/disk/file";
 import { tryLock } from "~/disk/lock";
 import { closeSqlite, findDamage, openSqlite, wasStoppedUncleanly } from "~/disk/sqlite";
-import { Writer } from "~/disk/writer";
 import { MeshError } from "~/errors";
 import { openSealer } from "~/identity/sealer";
+import { connectWebSocket } from "~/link/socket";
 import { type Log, stderrLog } from "~/log";
 import { version } from "~/version";
 import type { Problem } from "~/wire/ipc";
@@ -74,49 +69,22 @@ async function serve(options: DaemonOptions, paths: DaemonPaths, signal: AbortSi
   const outbox = openOutbox(paths);
   const inbox = openInbox(paths, clock.now(), log, startProblems);
   const directoryStore = openDirectory(paths);
-  const outboxWriter = new Writer(outbox.db, clock);
-  const inboxWriter = new Writer(inbox.db, clock);
-  const hub = new EventHub();
-  const profile = new Profile(directoryStore);
-  const newId = monotonicFactory();
-  const changed = (clientMessageId: string) => hub.announce({ kind: "outbox", clientMessageId });
-  const drain = new Drain({ outbox, writer: outboxWriter, clock, chance: Math.random, log, changed });
-  const sessionParts: SessionParts = {
+  const parts = assemble({
     clock,
     chance: Math.random,
-    newId,
+    newId: monotonicFactory(),
     log,
     sealer: await openSealer(),
-    drain,
+    connect: connectWebSocket,
+    outbox,
     inbox,
-    inboxWriter,
     directoryStore,
-    hub,
-    profile,
-    sessionId: crypto.randomUUID(),
-  };
-  const meshes = new Meshes({
     configFile: options.paths.configFile,
-    outbox,
-    outboxWriter,
-    parts: sessionParts,
-    changed,
-  });
-  const parts: DaemonParts = {
-    clock,
-    newId,
-    outbox,
-    outboxWriter,
-    inbox,
-    inboxWriter,
-    meshes,
-    drain,
-    hub,
-    profile,
     token: ensureToken(paths),
-    startedAtMs: clock.now(),
+    sessionId: crypto.randomUUID(),
     startProblems,
-  };
+  });
+  const { meshes, hub } = parts;
   // A crash leaves rows marked as on the wire; whether they got through, the broker knows.
   const putBack = outbox.putBackInflight();
   const listeners = listen({ parts, paths, tcp: options.tcp, publicHealth: options.publicHealth, log });
@@ -135,8 +103,8 @@ async function serve(options: DaemonOptions, paths: DaemonPaths, signal: AbortSi
   hub.announce({ kind: "stopping" });
   await listeners.stop();
   meshes.stop();
-  outboxWriter.close();
-  inboxWriter.close();
+  parts.outboxWriter.close();
+  parts.inboxWriter.close();
   outbox.putBackInflight();
   for (const { db } of [outbox, inbox, directoryStore]) closeSqlite(db);
   log("info", "daemon_stopped");

@@ -8,7 +8,7 @@ import { isClaudemeshMesh, type MeshEntry } from "~/identity/config";
 import { helloFrame } from "~/link/hello";
 import { type BrokerTerms, negotiate } from "~/link/negotiate";
 import { Requests } from "~/link/requests";
-import { BrokerSocket } from "~/link/socket";
+import type { Connect, FrameSocket } from "~/link/socket";
 import { type LinkEffect, type LinkEvent, type LinkState, stepLink } from "~/link/state";
 import type { BrokerFrame, ClientFrameInput, ParsedBrokerFrame, RequestFrame } from "~/wire/broker";
 import type { LinkState as LinkName } from "~/wire/ipc";
@@ -33,6 +33,7 @@ export interface LinkOwner {
 export interface LinkOptions {
   mesh: MeshEntry;
   sessionId: string;
+  connect: Connect;
   clock: Clock;
   /** Uniform in [0, 1). */
   chance(): number;
@@ -43,7 +44,7 @@ export class Link {
   readonly #options: LinkOptions;
   readonly #requests: Requests;
   #state: LinkState = { phase: "stopped" };
-  #socket: BrokerSocket | undefined;
+  #socket: FrameSocket | undefined;
   #timer: Timer | undefined;
   #keepAlive: Timer | undefined;
   #isOpen = false;
@@ -131,7 +132,7 @@ export class Link {
 
   #openSocket(): void {
     const { clock, mesh } = this.#options;
-    const socket = new BrokerSocket(mesh.brokerUrl, {
+    const socket = this.#options.connect(mesh.brokerUrl, {
       opened: () => this.#step({ type: "socket_opened" }),
       received: (parsed) => this.#receive(parsed),
       heard: () => {

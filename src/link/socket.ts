@@ -15,7 +15,22 @@ export interface SocketHandlers {
   closed(code: number, reason: string): void;
 }
 
-export class BrokerSocket {
+/** A connection that carries frames: a WebSocket, or what stands for one in the simulator. */
+export interface FrameSocket {
+  /** Bytes handed over and not yet on the network. */
+  readonly bufferedBytes: number;
+  /** False when the connection is not open: the frame went nowhere. */
+  send(frame: ClientFrameInput): boolean;
+  ping(): void;
+  /** Ends it; `closed` is not called, since the caller knows. */
+  close(code: number, reason: string): void;
+}
+
+export type Connect = (brokerUrl: string, handlers: SocketHandlers) => FrameSocket;
+
+export const connectWebSocket: Connect = (brokerUrl, handlers) => new BrokerSocket(brokerUrl, handlers);
+
+export class BrokerSocket implements FrameSocket {
   readonly #socket: WebSocket;
   readonly #handlers: SocketHandlers;
   #done = false;
@@ -43,12 +58,10 @@ export class BrokerSocket {
     }
   }
 
-  /** Bytes handed over and not yet on the network. */
   get bufferedBytes(): number {
     return this.#socket.bufferedAmount;
   }
 
-  /** False when the connection is not open: the frame went nowhere. */
   send(frame: ClientFrameInput): boolean {
     if (this.#done || this.#socket.readyState !== WebSocket.OPEN) return false;
     this.#socket.send(JSON.stringify(frame));
@@ -59,7 +72,6 @@ export class BrokerSocket {
     if (!this.#done && this.#socket.readyState === WebSocket.OPEN) this.#socket.ping();
   }
 
-  /** Ends it; `closed` is not called, since the caller knows. */
   close(code: number, reason: string): void {
     if (this.#done) return;
     this.#done = true;

@@ -4,24 +4,21 @@
  */
 import { join } from "node:path";
 import type { Hono } from "hono";
+import { assemble } from "~/daemon/assemble";
 import { DirectoryStore, migrateDirectory } from "~/daemon/db/directory";
 import { Inbox, migrateInbox } from "~/daemon/db/inbox";
 import { migrateOutbox, Outbox } from "~/daemon/db/outbox";
-import { Drain } from "~/daemon/drain";
-import { EventHub } from "~/daemon/events";
 import type { WayIn } from "~/daemon/ipc/gate";
 import { handlersOf } from "~/daemon/ipc/listen";
 import { buildApp, Load } from "~/daemon/ipc/server";
-import { Meshes } from "~/daemon/meshes";
 import type { DaemonParts } from "~/daemon/parts";
-import { Profile } from "~/daemon/profile";
 import { writeFileAtomic } from "~/disk/file";
 import { openSqlite } from "~/disk/sqlite";
-import { Writer } from "~/disk/writer";
 import type { MeshEntry } from "~/identity/config";
 import { joinProof, signedInviteText, signInvite } from "~/identity/invite";
 import { generateKeyPair, type KeyPair, keyPairFromSeed } from "~/identity/keys";
 import { openSealer, type Sealer } from "~/identity/sealer";
+import { connectWebSocket } from "~/link/socket";
 import type { Admission, MemberEntry } from "~/wire/broker";
 import { joinText } from "~/wire/signed";
 import { cleanup } from "./cleanup";
@@ -80,51 +77,25 @@ export async function openTestDaemon(options: { claudemesh?: boolean } = {}): Pr
   const outbox = new Outbox(open(migrateOutbox));
   const inbox = new Inbox(open(migrateInbox));
   const directoryStore = new DirectoryStore(open(migrateDirectory));
-  const outboxWriter = new Writer(outbox.db, clock);
-  const inboxWriter = new Writer(inbox.db, clock);
-  const hub = new EventHub();
-  const profile = new Profile(directoryStore);
   const sealer = await openSealer();
   const log = () => undefined;
-  const changed = (clientMessageId: string) => hub.announce({ kind: "outbox", clientMessageId });
-  const drain = new Drain({ outbox, writer: outboxWriter, clock, chance: () => 0, log, changed });
   let ids = 0;
-  const newId = () => `ID${String(ids++).padStart(24, "0")}`;
-  const meshes = new Meshes({
-    configFile,
-    outbox,
-    outboxWriter,
-    changed,
-    parts: {
-      clock,
-      chance: () => 0,
-      newId,
-      log,
-      sealer,
-      drain,
-      inbox,
-      inboxWriter,
-      directoryStore,
-      hub,
-      profile,
-      sessionId: "test",
-    },
-  });
-  const parts: DaemonParts = {
+  const parts = assemble({
     clock,
-    newId,
+    chance: () => 0,
+    newId: () => `ID${String(ids++).padStart(24, "0")}`,
+    log,
+    sealer,
+    connect: connectWebSocket,
     outbox,
-    outboxWriter,
     inbox,
-    inboxWriter,
-    meshes,
-    drain,
-    hub,
-    profile,
+    directoryStore,
+    configFile,
     token: testToken,
-    startedAtMs: clock.now(),
+    sessionId: "test",
     startProblems: [],
-  };
+  });
+  const { meshes } = parts;
   meshes.start();
   cleanup(() => meshes.stop());
 

@@ -105,7 +105,9 @@ function requeue(body: Call<"requeue">["body"], parts: DaemonParts) {
       hint: "Give it anew: --patch-payload FILE",
     });
   }
-  const member = memberFound(session.directory.resolve(row.destination_ref), row.to_text, session.mesh.slug);
+  const resolution = session.directory.resolve(row.destination_ref);
+  if (resolution.kind === "unknown") throw recipientGone(row.to_text, row.destination_ref, session.mesh.slug);
+  const member = memberFound(resolution, row.to_text, session.mesh.slug);
   const newClientMessageId = body.new_client_message_id ?? newId();
   if (outbox.byClientMessageId(newClientMessageId) !== null) {
     throw new MeshError("id_in_use", `the id ${newClientMessageId} was already used; nothing was changed`, {
@@ -143,6 +145,17 @@ function requeue(body: Call<"requeue">["body"], parts: DaemonParts) {
     may_have_been_sent: mayHaveBeenSent(row),
   };
 }
+
+/** Somebody may have the name by now, with another key: to send it there is for the user to say. */
+const recipientGone = (to: string, pubkey: string, slug: string): MeshError =>
+  new MeshError(
+    "unknown_peer",
+    `whom the message was for (${to}, key ${pubkey.slice(0, 16)}…) is not in ${slug} any more`,
+    {
+      hint: "If somebody else is meant by now, send it to them as a new message: claudemesh send.",
+      details: { pubkey },
+    },
+  );
 
 function notRequeueable(row: OutboxRow): MeshError {
   const why: Record<string, string> = {
