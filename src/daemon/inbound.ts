@@ -60,6 +60,8 @@ export class Inbound {
       this.#storeProblem(push, judgement.reason);
       return false;
     }
+    // What this sender wrote before it was known comes first, or this message would overtake it.
+    this.#retryAll(this.#options.inbox.waitingForSender(this.#options.mesh.meshId, judgement.letter.from));
     return this.#insert(push, judgement);
   }
 
@@ -83,16 +85,17 @@ export class Inbound {
   async retryProblems(): Promise<number> {
     const { inbox, mesh, writer, stored, log } = this.#options;
     if (inbox.problems(1, mesh.meshId).length === 0) return 0;
-    const solved = await writer.submit(() => {
-      let count = 0;
-      for (const problem of inbox.problems(problemRetriesMax, mesh.meshId)) if (this.#retry(problem)) count++;
-      return count;
-    });
+    const solved = await writer.submit(() => this.#retryAll(inbox.problems(problemRetriesMax, mesh.meshId)));
     if (solved > 0) {
       log("info", "problems_solved", { mesh: mesh.slug, count: solved });
       stored();
     }
     return solved;
+  }
+
+  /** In the order in which they came; returns how many became messages. */
+  #retryAll(problems: readonly ProblemRow[]): number {
+    return problems.filter((problem) => this.#retry(problem)).length;
   }
 
   #retry(problem: ProblemRow): boolean {

@@ -44,7 +44,8 @@ const schema = [
     push TEXT NOT NULL,
     received_at INTEGER NOT NULL,
     UNIQUE (mesh, broker_message_id)
-  );`,
+  );
+  CREATE INDEX problems_by_sender ON problems (mesh, sender_pubkey, seq) WHERE reason = 'sender_not_admitted';`,
 ] as const;
 
 export const migrateInbox = (db: Database): void => migrate(db, schema);
@@ -174,6 +175,15 @@ export class Inbox {
       : this.db
           .query<ProblemRow, [string, number]>("SELECT * FROM problems WHERE mesh = ? ORDER BY seq LIMIT ?")
           .all(mesh, limit);
+  }
+
+  /** What this key wrote while nothing proved it to be a member, oldest first. */
+  waitingForSender(mesh: string, pubkey: string): ProblemRow[] {
+    return this.db
+      .query<ProblemRow, [string, string]>(
+        "SELECT * FROM problems WHERE mesh = ? AND sender_pubkey = ? AND reason = 'sender_not_admitted' ORDER BY seq",
+      )
+      .all(mesh, pubkey);
   }
 
   removeProblem(seq: number): void {

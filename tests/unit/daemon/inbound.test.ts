@@ -265,6 +265,19 @@ test("a sender who was let in a moment ago: the message waits for the new list o
   expect(d.reasons()).toEqual([]);
 });
 
+test("a later message of a sender that is known by now does not overtake the ones that wait for it", async () => {
+  const d = await openInbound();
+  const carol = d.member("carol");
+  const intake = d.connect();
+  intake.take(d.push("first", carol.keys));
+  await d.settle();
+  d.list(d.bob, carol);
+  // Nobody has tried the stored ones again yet: that may fail, or come too late.
+  intake.take(d.push("second", carol.keys));
+  await d.settle();
+  expect(d.bodies()).toEqual(["body of first", "body of second"]);
+});
+
 describe("a push that cannot be stored", () => {
   const failOn =
     "CREATE TRIGGER full BEFORE INSERT ON inbox WHEN NEW.client_message_id = 'b' BEGIN SELECT raise(ABORT, 'disk full'); END";
