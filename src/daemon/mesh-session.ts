@@ -26,7 +26,7 @@ import type { Connect } from "~/link/socket";
 import type { Log } from "~/log";
 import type { BrokerFrame, ParsedBrokerFrame, RequestFrame } from "~/wire/broker";
 import { wireFingerprint } from "~/wire/fingerprint";
-import { directoryRefreshDelayMs, inlineBytesDefault } from "~/wire/limits";
+import { directoryRefreshDelayMs, directoryRetryMs, inlineBytesDefault } from "~/wire/limits";
 
 /** What the sessions of a daemon share. */
 export interface SessionParts {
@@ -281,9 +281,9 @@ export class MeshSession {
   // ── Members and presence ───────────────────────────────────────────────────────────────────────────────────────────
 
   /** Changes often come in groups: one look serves them all. */
-  #refreshSoon(): void {
+  #refreshSoon(delayMs: number = directoryRefreshDelayMs): void {
     if (this.#refreshTimer !== undefined || !this.#link.isOpen) return;
-    this.#refreshTimer = this.#parts.clock.after(directoryRefreshDelayMs, () => {
+    this.#refreshTimer = this.#parts.clock.after(delayMs, () => {
       this.#refreshTimer = undefined;
       void this.#refresh();
     });
@@ -294,7 +294,12 @@ export class MeshSession {
     if (this.#looking === undefined) {
       this.#looking = this.#fetchMembers()
         .catch((error: unknown) => {
-          this.#parts.log("warn", "members_not_fetched", { mesh: this.#mesh.slug, error: messageOf(error) });
+          this.#parts.log("warn", "members_not_fetched", {
+            mesh: this.#mesh.slug,
+            error: messageOf(error),
+          });
+          // Without the members nobody can be written to, and what arrives from new ones waits.
+          this.#refreshSoon(directoryRetryMs);
         })
         .finally(() => {
           this.#looking = undefined;

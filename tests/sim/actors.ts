@@ -29,6 +29,7 @@ const log = () => undefined;
 
 /** Parts of the engine that a test may replace with broken ones, to see that the checkers notice. */
 export interface Engine {
+  store(db: SimDatabase): Store;
   outbox(db: SimDatabase): Outbox;
   inbox(db: SimDatabase): Inbox;
   sealer(real: Sealer): Sealer;
@@ -36,6 +37,7 @@ export interface Engine {
 }
 
 export const soundEngine: Engine = {
+  store: (db) => new Store(db),
   outbox: (db) => new Outbox(db),
   inbox: (db) => new Inbox(db),
   sealer: (real) => real,
@@ -62,8 +64,11 @@ export class SimBroker {
   readonly #bounds: Bounds;
   #ids = 0;
 
-  constructor(world: World, network: Network, bounds: Bounds) {
+  readonly #engine: Engine;
+
+  constructor(world: World, network: Network, bounds: Bounds, engine: Engine) {
     this.#world = world;
+    this.#engine = engine;
     this.#network = network;
     this.#bounds = bounds;
     this.db = new SimDatabase(world.chance);
@@ -76,7 +81,7 @@ export class SimBroker {
     const process = new Process(this.#world, () => 0);
     this.process = process;
     this.db.process = process;
-    const core = new Core(new Store(this.db), this.#bounds, () => this.#newId());
+    const core = new Core(this.#engine.store(this.db), this.#bounds, () => this.#newId());
     const writer = new Writer(this.db, process.clock);
     const exchange = new Exchange({ core, writer, clock: process.clock, bounds: this.#bounds, log });
     exchange.start();

@@ -75,13 +75,18 @@ class Simulation {
     });
     this.#network.faults.cut = chance.pick([0, 0.001, 0.005, 0.02]);
     this.#network.faults.delayMsMax = chance.pick([2, 50, 2_000]);
-    this.#broker = new SimBroker(this.world, this.#network, {
-      ...defaultBounds,
-      sendsPerRateWindowMax: chance.pick([3, 20, 50_000]),
-      queuedPerRecipientMax: chance.pick([4, 100_000]),
-      queueFullRetryAfterMs: 1_000,
-      leasesPerConnectionMax: chance.pick([1, 3, 256]),
-    });
+    this.#broker = new SimBroker(
+      this.world,
+      this.#network,
+      {
+        ...defaultBounds,
+        sendsPerRateWindowMax: chance.pick([3, 20, 50_000]),
+        queuedPerRecipientMax: chance.pick([4, 100_000]),
+        queueFullRetryAfterMs: 1_000,
+        leasesPerConnectionMax: chance.pick([1, 3, 256]),
+      },
+      engine,
+    );
     const entries = this.#broker.admit(folk);
     this.#daemons = folk.map((person, index) => {
       const entry = entries[index];
