@@ -4,7 +4,8 @@
  * Nothing else in this process may open the file: closing any descriptor of it would release the lock (fcntl(2)).
  */
 import { Database } from "bun:sqlite";
-import { storageError } from "~/disk/file";
+import { closeSync, openSync } from "node:fs";
+import { fileExists, storageError } from "~/disk/file";
 import { systemCodeOf } from "~/errors";
 
 /** Held locks must stay reachable: a collected Database closes its file and with it drops the lock. */
@@ -19,6 +20,8 @@ export function tryLock(path: string, waitMs = 0): Lock | undefined {
   if (held.has(path)) return undefined;
   let db: Database | undefined;
   try {
+    // For its owner only: whoever can read it could hold a lock on it, and so keep us out.
+    if (!fileExists(path)) closeSync(openSync(path, "a", 0o600));
     db = new Database(path, { create: true, readwrite: true });
     db.run(`PRAGMA busy_timeout = ${waitMs}`);
     db.run("BEGIN EXCLUSIVE");

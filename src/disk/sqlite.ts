@@ -6,9 +6,11 @@
 import { Database, SQLiteError } from "bun:sqlite";
 import { chmodSync, closeSync, openSync, statSync } from "node:fs";
 import { fileExists, storageError } from "~/disk/file";
-import { MeshError, messageOf } from "~/errors";
+import { MeshError, messageOf, systemCodeOf } from "~/errors";
 
 const busyTimeoutMs = 5_000;
+const walAttemptsMax = 100;
+const walPauseMs = 10;
 
 /** Opens or creates the database at `path` (`:memory:` works). Throws `storage_*` or `database_corrupt`. */
 export function openSqlite(path: string): Database {
@@ -17,7 +19,7 @@ export function openSqlite(path: string): Database {
     if (path !== ":memory:" && !fileExists(path)) closeSync(openSync(path, "a", 0o600));
     db = new Database(path, { create: true, readwrite: true, strict: true });
     db.run(`PRAGMA busy_timeout = ${busyTimeoutMs}`);
-    db.run("PRAGMA journal_mode = WAL");
+    beginWal(db);
     db.run("PRAGMA synchronous = FULL");
     if (process.platform === "darwin") db.run("PRAGMA fullfsync = ON");
     db.run("PRAGMA foreign_keys = ON");
@@ -26,6 +28,23 @@ export function openSqlite(path: string): Database {
   } catch (error) {
     db?.close();
     throw storageError(`cannot open the database ${path}`, error);
+  }
+}
+
+/**
+ * Processes that make a new database at the same moment meet here: to the one that comes while another changes the journal
+ * SQLite says "busy" at once, whatever the timeout (https://www.sqlite.org/c3ref/busy_handler.html, "deadlock").
+ */
+function beginWal(db: Database): void {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      db.run("PRAGMA journal_mode = WAL");
+      return;
+    } catch (error) {
+      const isBusy = systemCodeOf(error)?.startsWith("SQLITE_BUSY") === true;
+      if (!isBusy || attempt >= walAttemptsMax) throw error;
+      Bun.sleepSync(walPauseMs);
+    }
   }
 }
 

@@ -22,6 +22,7 @@ export class Writer {
   readonly #db: Database;
   readonly #clock: Clock;
   readonly #tails: Tail[] = [];
+  readonly #batchFailed: (() => void)[] = [];
   #jobs: Job[] = [];
   #scheduled = false;
   #closed = false;
@@ -58,9 +59,13 @@ export class Writer {
     });
   }
 
-  /** Adds work that runs at the end of each batch, inside the same transaction. */
-  addTail(tail: Tail): void {
+  /**
+   * Adds work that runs at the end of each batch, inside the same transaction. `batchFailed` is called after a batch that failed,
+   * whether it got as far as this tail or not: nobody else makes another one run.
+   */
+  addTail(tail: Tail, batchFailed?: () => void): void {
     this.#tails.push(tail);
+    if (batchFailed !== undefined) this.#batchFailed.push(batchFailed);
   }
 
   /** Makes sure that a batch runs soon, even one of tails alone. */
@@ -105,6 +110,7 @@ export class Writer {
       if (failure === undefined) effect.committed();
       else effect.failed(failure);
     }
+    if (failure !== undefined) for (const tell of this.#batchFailed) tell();
   }
 
   /** A savepoint for one job. A full disk makes SQLite end the whole transaction: then there is nothing to go back to. */

@@ -136,7 +136,7 @@ export function openLetter(
 }
 
 function parseBody2(content: string): SealedBody | undefined {
-  if (!content.startsWith("{")) return undefined;
+  if (!/^\s*\{/.test(content)) return undefined;
   let value: unknown;
   try {
     value = JSON.parse(content);

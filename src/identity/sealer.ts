@@ -4,6 +4,7 @@
  * kept: that is most of the cost.
  */
 import sodium from "libsodium-wrappers";
+import { MeshError } from "~/errors";
 
 export interface Sealed {
   /** 24 random bytes, standard base64. */
@@ -26,7 +27,7 @@ export async function openSealer(): Promise<Sealer> {
 export class Sealer {
   readonly #sharedKeys = new Map<string, Uint8Array>();
 
-  /** Throws when the recipient's key is no valid curve point. */
+  /** Throws `peer_untrusted` when the recipient's key is no valid curve point. */
   seal(content: string, senderSecretKey: string, recipientPublicKey: string): Sealed {
     const nonce = sodium.randombytes_buf(sodium.crypto_box_NONCEBYTES);
     const key = this.#sharedKey(senderSecretKey, recipientPublicKey);
@@ -59,10 +60,24 @@ export class Sealer {
     if (known !== undefined) return known;
     if (this.#sharedKeys.size >= sharedKeysMax) this.#sharedKeys.clear();
     const key = sodium.crypto_box_beforenm(
-      sodium.crypto_sign_ed25519_pk_to_curve25519(Buffer.from(publicKey, "hex")),
+      curvePoint(publicKey),
       sodium.crypto_sign_ed25519_sk_to_curve25519(Buffer.from(secretKey, "hex")),
     );
     this.#sharedKeys.set(name, key);
     return key;
+  }
+}
+
+function curvePoint(publicKey: string): Uint8Array {
+  try {
+    return sodium.crypto_sign_ed25519_pk_to_curve25519(Buffer.from(publicKey, "hex"));
+  } catch (error) {
+    throw new MeshError(
+      "peer_untrusted",
+      `${publicKey.slice(0, 16)}… is no valid key: nothing can be sealed for it`,
+      {
+        cause: error,
+      },
+    );
   }
 }

@@ -49,7 +49,9 @@ export class Link {
   #keepAlive: Timer | undefined;
   #isOpen = false;
   #heardAtMs = 0;
+  /** Of the oldest ping that is not answered. */
   #pingSentAtMs: number | undefined;
+  #lastPingAtMs = Number.NEGATIVE_INFINITY;
   #status: LinkStatus;
 
   constructor(options: LinkOptions) {
@@ -172,9 +174,11 @@ export class Link {
   }
 
   #enterOpen(terms: BrokerTerms): void {
+    this.#step({ type: "greeted" });
+    // Its owner has just heard of it and may have ended it at once: then nothing was opened.
+    if (this.#state.phase !== "open") return;
     this.#isOpen = true;
     this.#heardAtMs = this.#options.clock.monotonicMs();
-    this.#step({ type: "greeted" });
     this.#ping();
     this.#options.owner.opened(terms);
   }
@@ -184,22 +188,27 @@ export class Link {
     this.#isOpen = false;
     this.#keepAlive?.cancel();
     this.#pingSentAtMs = undefined;
+    this.#lastPingAtMs = Number.NEGATIVE_INFINITY;
     this.#requests.failAll(
       new MeshError("broker_unreachable", "the connection to the broker closed before it answered"),
     );
     this.#options.owner.closed();
   }
 
-  /** Every round pings; a broker that was not heard for longer than `silenceMsMax` is taken for dead. */
+  /** Pings every `pingEveryMs`, and looks in between when a broker that is not heard would be taken for dead. */
   #ping(): void {
     const { clock } = this.#options;
-    if (clock.monotonicMs() - this.#heardAtMs > silenceMsMax) {
+    const silentMs = clock.monotonicMs() - this.#heardAtMs;
+    if (silentMs >= silenceMsMax) {
       this.drop("the broker fell silent");
       return;
     }
-    this.#pingSentAtMs ??= clock.monotonicMs();
-    this.#socket?.ping();
-    this.#keepAlive = clock.after(pingEveryMs, () => this.#ping());
+    if (clock.monotonicMs() - this.#lastPingAtMs >= pingEveryMs) {
+      this.#lastPingAtMs = clock.monotonicMs();
+      this.#pingSentAtMs ??= clock.monotonicMs();
+      this.#socket?.ping();
+    }
+    this.#keepAlive = clock.after(Math.min(pingEveryMs, silenceMsMax - silentMs), () => this.#ping());
   }
 
   #updateStatus(): void {

@@ -4,7 +4,12 @@
  */
 import * as v from "valibot";
 import { Features } from "~/wire/broker";
-import { dedupeRetentionDaysMin, inlineBytesDefault, maxAgeHoursPermanent } from "~/wire/limits";
+import {
+  dedupeRetentionDaysMin,
+  inlineBytesDefault,
+  maxAgeHoursPermanent,
+  sealedBytesPerFrameMax,
+} from "~/wire/limits";
 
 export interface BrokerTerms {
   /** Undefined for a version-1 broker, which advertises nothing. */
@@ -60,7 +65,7 @@ export function negotiate(
     ok: true,
     terms: {
       features: advertised === undefined ? undefined : features,
-      inlineBytes: features.max_payload?.inline_bytes ?? inlineBytesDefault,
+      inlineBytes: Math.min(features.max_payload?.inline_bytes ?? inlineBytesDefault, sealedBytesPerFrameMax),
       maxAgeMs:
         maxAgeHours(dedupe?.mode === "retention_scoped" ? dedupe.dedupe_retention_days : undefined) * hourMs,
       lanes: features.lanes !== undefined && dedupe !== undefined,

@@ -12,6 +12,8 @@ export const metaDepthMax = 16;
 
 // Frames between daemon and broker
 export const frameBytesMax = 1024 * 1024;
+/** Sealed content that a frame has room for: in base64, beside the frame's other fields. */
+export const sealedBytesPerFrameMax = Math.floor((frameBytesMax - 4096) / 4) * 3;
 /** RFC 6455 §5.5: a close frame's payload is 125 bytes, 2 of which are the status. */
 export const closeReasonBytesMax = 123;
 /** The entries of one page of `members_list`, and of a `peers_list`: less than a frame, by its other fields and commas. */
@@ -67,6 +69,7 @@ export const socketBacklogBytesMax = 16 * 1024 * 1024;
 
 // Daemon: local API
 export const ipcBodyBytesMax = 1024 * 1024;
+export const ipcBodyMsMax = 10_000;
 export const ipcRequestsAtWorkMax = 64;
 export const ipcRequestsWaitingMax = 256;
 export const ipcStreamsMax = 32;
@@ -82,7 +85,9 @@ export const waitMsMax = 10 * 60_000;
 export const tcpPortDefault = 47_823;
 export const directoryWaitMs = 2_000;
 export const directoryRefreshDelayMs = 100;
+export const directoryRetryMs = 5_000;
 export const configCheckEveryMs = 30_000;
+export const configSettleMs = 100;
 export const challengeNonceCharsMax = 128;
 
 // Daemon: delivery
@@ -103,7 +108,7 @@ export const reconnectDelaysMs = [1_000, 2_000, 4_000, 8_000, 16_000, 30_000] as
 export const replacedRetryMs = 10 * 60_000;
 export const stopGraceMs = 5_000;
 export const pushesWaitingMax = 1024;
-/** Stored problems that one change of keys tries again. */
+/** Stored problems that one transaction tries again; a change of keys has all of them tried. */
 export const problemRetriesMax = 1000;
 
 /** Characters of a Unix socket path, the terminating zero not counted: `sun_path` of unix(7) and of macOS's sys/un.h. */

@@ -122,5 +122,6 @@ export function explainIssues(issues: readonly v.BaseIssue<unknown>[]): string {
   const first = issues[0];
   if (first === undefined) return "does not fit its schema";
   const where = v.getDotPath(first);
-  return where === null ? first.message : `${where}: ${first.message}`;
+  const what = first.received === "undefined" ? "missing" : first.message;
+  return where === null ? what : `${where}: ${what}`;
 }

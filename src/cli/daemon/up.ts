@@ -46,8 +46,9 @@ export const daemonUp = defineCommand({
       return;
     }
     const { log, socket } = daemonPaths(host.paths.daemonDir);
+    let pid: number;
     try {
-      await startDetached({
+      pid = await startDetached({
         what: "the daemon",
         args: ["daemon", "up", ...passedOn(args)],
         logFile: log,
@@ -67,7 +68,9 @@ export const daemonUp = defineCommand({
         hint: `See its log: ${log}`,
       });
     }
-    await sayStarted(host, health.pid, socket, `log: ${log}`);
+    // What we started may itself have found one that was quicker.
+    if (health.pid !== pid) return await sayRunning(host, health.pid);
+    await sayStarted(host, pid, socket, `log: ${log}`);
   },
 });
 

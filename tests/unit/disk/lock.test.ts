@@ -1,6 +1,6 @@
 /** The lock: one process has it, for exactly as long as it lives, however it ends. */
 import { describe, expect, test } from "bun:test";
-import { readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { isLocked, tryLock } from "~/disk/lock";
 import { MeshError } from "~/errors";
@@ -103,6 +103,13 @@ describe("in one process", () => {
     lock?.release();
     expect(isLocked(path)).toBe(true);
     again?.release();
+  });
+
+  test("its file is for its owner only: who can read it could keep us out", () => {
+    const path = join(tempDir(), "lock");
+    const lock = tryLock(path);
+    expect(statSync(path).mode & 0o777).toBe(0o600);
+    lock?.release();
   });
 
   test("asking whether it is free does not take it", () => {

@@ -11,7 +11,14 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { findDamage, migrate, openSqlite, schemaVersionOf, wasStoppedUncleanly } from "~/disk/sqlite";
+import {
+  closeSqlite,
+  findDamage,
+  migrate,
+  openSqlite,
+  schemaVersionOf,
+  wasStoppedUncleanly,
+} from "~/disk/sqlite";
 import { MeshError } from "~/errors";
 import { cleanup } from "../../support/cleanup";
 import { root } from "../../support/cli";
@@ -237,8 +244,32 @@ describe("whether the last process closed the database", () => {
     expect(wasStoppedUncleanly(path)).toBe(false);
     const db = openSqlite(path);
     db.run("CREATE TABLE t (a)");
-    db.close();
+    expect(wasStoppedUncleanly(path)).toBe(true);
+    closeSqlite(db);
     expect(wasStoppedUncleanly(path)).toBe(false);
+    expect(() => db.run("SELECT 1")).toThrow();
+  });
+  test("it did, while somebody else looked into it", () => {
+    const path = newPath();
+    const db = openSqlite(path);
+    db.run("CREATE TABLE t (a)");
+    const onlooker = open(path);
+    onlooker.query("SELECT * FROM t").all();
+    closeSqlite(db);
+    expect(wasStoppedUncleanly(path)).toBe(false);
+  });
+  test("it could not, because somebody else was in the middle of reading: the next start looks closely", () => {
+    const path = newPath();
+    const db = openSqlite(path);
+    db.run("PRAGMA busy_timeout = 0");
+    db.run("CREATE TABLE t (a)");
+    const onlooker = open(path);
+    onlooker.run("BEGIN");
+    onlooker.query("SELECT * FROM t").all();
+    db.run("INSERT INTO t VALUES (1)");
+    closeSqlite(db);
+    expect(wasStoppedUncleanly(path)).toBe(true);
+    expect(() => db.run("SELECT 1")).toThrow();
   });
   test("it was killed, and what it had committed is there all the same", async () => {
     const path = newPath();

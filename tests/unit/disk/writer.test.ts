@@ -159,13 +159,6 @@ describe("a job that fails", () => {
       "TypeError: oops",
     ],
     [
-      "with what is no error",
-      () => {
-        throw undefined;
-      },
-      "undefined",
-    ],
-    [
       "against a constraint",
       () => {
         db.run("INSERT INTO t (a) VALUES (NULL)");
@@ -225,6 +218,24 @@ describe("when the disk fails", () => {
     clock.advance();
     expect(await Promise.all(again)).toEqual(["before", "large"]);
     expect(stored()).toEqual(["before", "large"]);
+  });
+
+  test("full in the middle of a statement, which SQLite takes back alone, all of the batch fail as well", async () => {
+    db.run(`PRAGMA max_page_count = ${pageCount()}`);
+    let goesOn = false;
+    const many = () => {
+      try {
+        db.run("INSERT INTO t (a, large) SELECT value, zeroblob(300000) FROM json_each('[1, 2, 3]')");
+      } finally {
+        goesOn = db.inTransaction;
+      }
+    };
+    const jobs = [writer.submit(add("before")), writer.submit(many), writer.submit(add("after"))].map(
+      outcome,
+    );
+    clock.advance();
+    expect(await Promise.all(jobs)).toEqual(["storage_full", "storage_full", "storage_full"]);
+    expect([goesOn, stored(), db.inTransaction]).toEqual([true, [], false]);
   });
 
   test("read-only for one job, all of its batch fail", async () => {
@@ -366,6 +377,34 @@ describe("a tail", () => {
     expect(await job).toBe("storage_full");
     expect([log, stored()]).toEqual([["first runs", "bad runs", "first failed: storage_full"], []]);
   });
+});
+
+test("whoever asked for it is told of every batch that failed, however early, and of no other", async () => {
+  let failures = 0;
+  writer.addTail(
+    () => undefined,
+    () => {
+      failures += 1;
+    },
+  );
+  const counts: number[] = [];
+  const batch = async (job: () => unknown) => {
+    const done = outcome(writer.submit(job));
+    clock.advance();
+    await done;
+    counts.push(failures);
+  };
+  await batch(add("a"));
+  await batch(() => {
+    throw new MeshError("id_in_use", "taken");
+  });
+  await batch(() => db.run("INSERT INTO child (id) VALUES (1)"));
+  db.run("PRAGMA busy_timeout = 0");
+  reader.run("BEGIN IMMEDIATE");
+  await batch(add("b"));
+  reader.run("ROLLBACK");
+  await batch(add("b"));
+  expect(counts).toEqual([0, 0, 1, 2, 2]);
 });
 
 describe("closing", () => {

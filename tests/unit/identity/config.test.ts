@@ -123,6 +123,7 @@ describe("reading", () => {
           ["a page instead of a broker", { brokerUrl: "http://h/ws" }],
           ["an owner that is no key", { ownerPubkey: "bob" }],
           ["a trusted key that is none", { trustedKeys: ["bob"] }],
+          ["no owner where members prove that the owner let them in", { inviteVersion: 3 }],
         ] as [string, Record<string, unknown>][]
       ).map(([what, change]) => [what, { version: 1, meshes: [{ ...entry(), ...change }] }]),
     ),

@@ -305,6 +305,14 @@ describe("a session writes for its member", () => {
       "with one that the member signed for another purpose",
       () => ({ ...attest(), signature: cryptoVectors.hello.signature_hex }),
     ],
+    [
+      "with one that says another member than it was signed for",
+      () => ({ ...attest(), parentMemberPubkey: carol.publicKey }),
+    ],
+    [
+      "with one that says another session than it was signed for",
+      () => ({ ...attest(), sessionPubkey: carol.publicKey }),
+    ],
     ["with a signature that is none", () => ({ ...attest(), signature: "00".repeat(64) })],
   ];
   test.each(refused)("but not %s", (_, attestation) => {

@@ -1,6 +1,7 @@
 /** Who counts as a member, whom an address means, and when neither the broker nor a name is believed. */
 import { describe, expect, test } from "bun:test";
 import { MeshError } from "~/errors";
+import type { MeshEntry } from "~/identity/config";
 import { type InviteDraft, joinProof, signedInviteText, signInvite } from "~/identity/invite";
 import { generateKeyPair, keyPairFromSeed, signText } from "~/identity/keys";
 import {
@@ -13,6 +14,7 @@ import {
   type Standing,
   speaksBody2,
   standingOf,
+  trustOf,
 } from "~/identity/members";
 import type { Admission } from "~/wire/broker";
 import { inviteTextV3, joinText } from "~/wire/signed";
@@ -214,6 +216,37 @@ describe("the standing of a member", () => {
   ];
   test.each(cases)("%s", (_, member, trusting, standing) => {
     expect(standingOf(member, trusting)).toBe(standing);
+  });
+});
+
+describe("what a membership says of whom to believe", () => {
+  const mesh: MeshEntry = {
+    meshId,
+    memberId: "member-2",
+    slug: "team",
+    name: "Team",
+    pubkey: bob.public_hex,
+    secretKey: bob.secret_hex,
+    brokerUrl: "ws://h/ws",
+    joinedAt: "",
+    ownerPubkey: alice.public_hex,
+    trustedKeys: [mallory.publicKey],
+  };
+  test("in a mesh of ours, the owner", () => {
+    expect(trustOf({ ...mesh, inviteVersion: 3 })).toEqual({
+      meshId,
+      ownerPubkey: alice.public_hex,
+      ownPubkey: bob.public_hex,
+      trustedKeys: new Set([mallory.publicKey]),
+    });
+  });
+  test("in one of version 1, nobody, whoever owns it", () => {
+    for (const version1 of [mesh, { ...mesh, inviteVersion: 1 }, { ...mesh, inviteVersion: 2 }])
+      expect(trustOf(version1).ownerPubkey).toBeUndefined();
+  });
+  test("nobody by hand, when there is no list", () => {
+    const { trustedKeys: _, ...without } = mesh;
+    expect(trustOf(without).trustedKeys.size).toBe(0);
   });
 });
 
