@@ -8,7 +8,7 @@ import { type RowChange, stepAnswered } from "~/daemon/answer";
 import type { Outbox, OutboxRow, SendableRow } from "~/daemon/db/outbox";
 import { type Lane, Lanes } from "~/daemon/lanes";
 import type { Writer } from "~/disk/writer";
-import { type MeshError, messageOf } from "~/errors";
+import { messageOf } from "~/errors";
 import { readAnswer, type Verdict } from "~/link/answer";
 import type { BrokerTerms } from "~/link/negotiate";
 import type { Log } from "~/log";
@@ -16,6 +16,7 @@ import type { AckFrame, ClientFrameInput } from "~/wire/broker";
 import {
   answerTimeoutMs,
   laneBurstMessagesMax,
+  retryAfterMsMax,
   retryDelayMsMin,
   sendWindowBytesMax,
   sendWindowMessagesMax,
@@ -56,10 +57,20 @@ interface Route {
   port: Port;
   terms: BrokerTerms;
   lanes: Lanes;
+  /** True once what the connection before left in flight is back in its place. */
+  ready: boolean;
   flying: Map<string, Flying>;
   flyingBytes: number;
   timer: Timer | undefined;
   timeout: Timer | undefined;
+}
+
+/** What one batch takes off the disk, to be carried out after its commit or given back. */
+interface Taken {
+  departures: { route: Route; lane: Lane; row: SendableRow; awaitedId: string | undefined }[];
+  expired: string[];
+  /** Every lane that was looked at. */
+  lanes: Map<Lane, Route>;
 }
 
 export class Drain {
@@ -68,7 +79,12 @@ export class Drain {
 
   constructor(options: DrainOptions) {
     this.#options = options;
-    options.writer.addTail(() => this.#fill());
+    options.writer.addTail(
+      () => this.#fill(),
+      () => {
+        for (const route of this.#routes.values()) this.#wakeAfter(route, retryDelayMsMin);
+      },
+    );
   }
 
   /** The link of a mesh opened: its waiting rows may leave. */
@@ -78,6 +94,7 @@ export class Drain {
       port,
       terms,
       lanes: new Lanes(),
+      ready: false,
       flying: new Map(),
       flyingBytes: 0,
       timer: undefined,
@@ -88,7 +105,8 @@ export class Drain {
     writer
       .submit(() => {
         outbox.putBackInflight(mesh);
-        for (const target of outbox.lanesWithPending(mesh)) this.#offerHead(route, route.lanes.enter(target));
+        for (const target of outbox.lanesWithPending(mesh)) this.#offerStored(route, target);
+        route.ready = true;
       })
       .catch((error: unknown) => {
         log("error", "drain_attach_failed", { mesh, error: messageOf(error) });
@@ -113,7 +131,7 @@ export class Drain {
 
   /** A row was just inserted, in the transaction that is still open. */
   inserted(mesh: string, target: string, priority: Priority): void {
-    this.#routes.get(mesh)?.lanes.offerIfIdle(target, priority, this.#options.clock.now());
+    this.#routes.get(mesh)?.lanes.offerIfIdle(target, priority, this.#options.clock.monotonicMs());
   }
 
   /** Rows of this mesh changed in other ways (sealed anew, put back by hand): look again. */
@@ -172,75 +190,63 @@ export class Drain {
   }
 
   /** Takes rows into the window as far as it has room; their frames leave after the commit. */
-  #fill(): { committed(): void; failed(error: MeshError): void } | undefined {
-    const departures: { route: Route; row: SendableRow }[] = [];
-    const expired: string[] = [];
-    const nowMs = this.#options.clock.now();
-    for (const route of this.#routes.values()) this.#fillRoute(route, nowMs, departures, expired);
-    if (departures.length === 0 && expired.length === 0) return undefined;
+  #fill(): { committed(): void; failed(): void } | undefined {
+    const taken: Taken = { departures: [], expired: [], lanes: new Map() };
+    try {
+      for (const route of this.#routes.values()) if (route.ready) this.#fillRoute(route, taken);
+    } catch (error) {
+      this.#giveBack(taken);
+      throw error;
+    }
+    if (taken.lanes.size === 0) return undefined;
     return {
       committed: () => {
-        for (const { route, row } of departures) this.#depart(route, row);
-        for (const id of expired) this.#options.changed(id);
+        for (const { route, row } of taken.departures) this.#depart(route, row);
+        for (const id of taken.expired) this.#options.changed(id);
       },
-      failed: () => {
-        // The rows are still pending on disk, but their lanes no longer say so: start over from the disk.
-        for (const route of new Set(departures.map((departure) => departure.route))) {
-          if (this.#routes.get(route.mesh) === route) route.port.drop("the outbox could not be written");
-        }
-      },
+      failed: () => this.#giveBack(taken),
     };
   }
 
-  #fillRoute(
-    route: Route,
-    nowMs: number,
-    departures: { route: Route; row: SendableRow }[],
-    expired: string[],
-  ): void {
-    for (const lane of route.lanes.wake(nowMs)) this.#offerHead(route, lane);
+  #fillRoute(route: Route, taken: Taken): void {
+    const due = route.lanes.wake(this.#options.clock.monotonicMs());
+    for (const lane of due) taken.lanes.set(lane, route);
+    for (const lane of due) this.#offerHead(route, lane);
     while (this.#room(route) > 0) {
       const lane = route.lanes.next();
       if (lane === undefined) break;
       // Its turn comes again when what is on the wire has been answered.
       if (lane.inflight > 0 && (lane.settling || !route.terms.lanes)) continue;
-      this.#fillLane(route, lane, nowMs, departures, expired);
+      taken.lanes.set(lane, route);
+      this.#fillLane(route, lane, taken);
     }
-    this.#setTimer(route, nowMs);
+    this.#setTimer(route);
   }
 
-  #fillLane(
-    route: Route,
-    lane: Lane,
-    nowMs: number,
-    departures: { route: Route; row: SendableRow }[],
-    expired: string[],
-  ): void {
-    const { outbox } = this.#options;
+  #fillLane(route: Route, lane: Lane, { departures, expired }: Taken): void {
+    const { outbox, clock } = this.#options;
+    const nowMs = clock.now();
     lane.settling = false;
-    const most = route.terms.lanes ? Math.min(laneBurstMessagesMax, retryDelayMsMin, this.#room(route)) : 1;
+    const most = route.terms.lanes ? Math.min(laneBurstMessagesMax, this.#room(route)) : 1;
     const rows = outbox.pendingOfLane(route.mesh, lane.target, most + 1);
-    let taken = 0;
+    let passed = 0;
     for (const row of rows) {
-      if (taken >= most || this.#room(route) <= 0) break;
+      if (passed >= most || this.#room(route) <= 0) break;
       if (isExpired(row, nowMs, route.terms.maxAgeMs)) {
         outbox.markDead(row.seq, "expired");
         expired.push(row.client_message_id);
-        taken++;
+        passed++;
         continue;
       }
-      if (row.next_attempt_at > nowMs) {
-        lane.retryAtMs = row.next_attempt_at;
-        break;
-      }
-      if (lane.awaitedId !== undefined && lane.awaitedId !== row.client_message_id) {
+      const { awaitedId } = lane;
+      if (awaitedId !== undefined && awaitedId !== row.client_message_id) {
         // The row that the broker waits for will not come again; only a new connection makes it forget.
         lane.awaitedId = undefined;
         queueMicrotask(() => route.port.reconnect("the row that the broker holds a lane for was withdrawn"));
         return;
       }
-      lane.awaitedId = undefined;
       outbox.markInflight(row.seq, nowMs);
+      lane.awaitedId = undefined;
       route.flying.set(row.client_message_id, {
         target: lane.target,
         bytes: row.ciphertext.length,
@@ -248,22 +254,53 @@ export class Drain {
       });
       route.flyingBytes += row.ciphertext.length;
       lane.inflight++;
-      departures.push({ route, row });
-      taken++;
+      departures.push({ route, lane, row, awaitedId });
+      passed++;
     }
-    const following = rows[taken];
-    if (following !== undefined) route.lanes.offer(lane.target, following.priority, nowMs);
+    const following = rows[passed];
+    if (following !== undefined) route.lanes.offer(lane.target, following.priority, clock.monotonicMs());
     else route.lanes.release(lane.target);
   }
 
-  #offerHead(route: Route, lane: Lane): void {
-    const [head] = this.#options.outbox.pendingOfLane(route.mesh, lane.target, 1);
-    if (head === undefined) {
-      route.lanes.release(lane.target);
-      return;
+  /** The batch failed: the rows are pending on disk, as they were, and their lanes look there again in a moment. */
+  #giveBack({ departures, lanes }: Taken): void {
+    for (const { route, lane, row, awaitedId } of departures) {
+      const id = row.client_message_id;
+      route.flyingBytes -= route.flying.get(id)?.bytes ?? 0;
+      route.flying.delete(id);
+      lane.inflight--;
+      lane.awaitedId ??= awaitedId;
     }
-    lane.retryAtMs = Math.max(lane.retryAtMs, head.next_attempt_at);
-    route.lanes.offer(lane.target, head.priority, this.#options.clock.now());
+    const nowMs = this.#options.clock.monotonicMs();
+    for (const [{ target }, route] of lanes) {
+      const lane = route.lanes.enter(target);
+      lane.retryAtMs = Math.max(lane.retryAtMs, nowMs + retryDelayMsMin);
+      route.lanes.offer(target, "next", nowMs);
+    }
+  }
+
+  /** A lane as the disk has it; its first row may have been told to wait. */
+  #offerStored(route: Route, target: string): void {
+    const [head] = this.#options.outbox.pendingOfLane(route.mesh, target, 1);
+    if (head === undefined) return;
+    const lane = route.lanes.enter(target);
+    lane.retryAtMs = Math.max(lane.retryAtMs, this.#steady(head.next_attempt_at));
+    route.lanes.offer(target, head.priority, this.#options.clock.monotonicMs());
+  }
+
+  #offerHead(route: Route, { target }: Lane): void {
+    const [head] = this.#options.outbox.pendingOfLane(route.mesh, target, 1);
+    if (head === undefined) route.lanes.release(target);
+    else route.lanes.offer(target, head.priority, this.#options.clock.monotonicMs());
+  }
+
+  /**
+   * A time of the wall clock by the one that never steps back. However the first was set meanwhile, nothing waits for longer
+   * than a broker may ask.
+   */
+  #steady(wallMs: number): number {
+    const { clock } = this.#options;
+    return clock.monotonicMs() + Math.max(0, Math.min(wallMs - clock.now(), retryAfterMsMax));
   }
 
   // ── After the commit ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -287,7 +324,9 @@ export class Drain {
     route.flyingBytes -= flying.bytes;
     const lane = route.lanes.enter(flying.target);
     lane.inflight--;
-    if (change.to === "pending") this.#heldUp(route, lane, id, verdict, change.retryAtMs);
+    if (verdict.kind === "transient" || verdict.kind === "unrecognised" || verdict.kind === "held") {
+      this.#heldUp(route, lane, id, verdict, change.to === "pending" ? change.retryAtMs : 0);
+    }
     if (lane.inflight === 0) {
       if (lane.settling || !route.terms.lanes) this.#offerHead(route, lane);
       else route.lanes.release(lane.target);
@@ -297,12 +336,13 @@ export class Drain {
 
   #heldUp(route: Route, lane: Lane, id: string, verdict: Verdict, retryAtMs: number): void {
     lane.settling = true;
-    lane.retryAtMs = Math.max(lane.retryAtMs, retryAtMs);
+    lane.retryAtMs = Math.max(lane.retryAtMs, this.#steady(retryAtMs));
     if (verdict.kind !== "held") {
-      if (route.terms.lanes) lane.awaitedId = id;
+      // Whatever became of the row here, the broker waits for it; of several, for the first that it refused.
+      if (route.terms.lanes) lane.awaitedId ??= id;
     } else if (lane.awaitedId === undefined) {
       // Held for a refusal that we were never told of: go on, but not in a tight circle.
-      lane.retryAtMs = Math.max(lane.retryAtMs, this.#options.clock.now() + retryDelayMsMin);
+      lane.retryAtMs = Math.max(lane.retryAtMs, this.#options.clock.monotonicMs() + retryDelayMsMin);
     }
   }
 
@@ -322,11 +362,22 @@ export class Drain {
     route.timeout = clock.after(answerTimeoutMs - waitedMs, () => this.#watchAnswers(route));
   }
 
-  #setTimer(route: Route, nowMs: number): void {
-    route.timer?.cancel();
+  #setTimer(route: Route): void {
     const at = route.lanes.nextWakeMs();
-    route.timer =
-      at === undefined ? undefined : this.#options.clock.after(at - nowMs, () => this.#options.writer.wake());
+    const laterMs = at === undefined ? undefined : at - this.#options.clock.monotonicMs();
+    // With nothing on the wire no answer will tell that the socket's buffer has emptied.
+    const isChoked = route.flying.size === 0 && route.lanes.size > 0 && this.#room(route) <= 0;
+    if (isChoked) this.#wakeAfter(route, Math.min(laterMs ?? retryDelayMsMin, retryDelayMsMin));
+    else if (laterMs !== undefined) this.#wakeAfter(route, laterMs);
+    else {
+      route.timer?.cancel();
+      route.timer = undefined;
+    }
+  }
+
+  #wakeAfter(route: Route, delayMs: number): void {
+    route.timer?.cancel();
+    route.timer = this.#options.clock.after(delayMs, () => this.#options.writer.wake());
   }
 
   #room(route: Route): number {

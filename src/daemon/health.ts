@@ -1,14 +1,16 @@
 /** How the daemon is, in words that say what to do. */
 import { isoTime } from "~/clock";
+import type { Outbox } from "~/daemon/db/outbox";
 import type { MeshSession } from "~/daemon/mesh-session";
 import type { DaemonParts } from "~/daemon/parts";
+import type { Writer } from "~/disk/writer";
 import type { HealthReply, Problem } from "~/wire/ipc";
-import { laneWaitingMsMax } from "~/wire/limits";
+import { lanesInHealthMax, laneWaitingMsMax } from "~/wire/limits";
 
 export function healthOf(parts: DaemonParts): HealthReply {
   const nowMs = parts.clock.now();
-  const oldest = parts.outbox.oldestUnfinished();
-  const oldestAt = Math.min(...oldest.map((row) => row.enqueued_at));
+  const lanes = parts.outbox.laneHeads();
+  const [oldest] = lanes;
   return {
     ok: true,
     pid: process.pid,
@@ -18,16 +20,17 @@ export function healthOf(parts: DaemonParts): HealthReply {
     ),
     outbox: {
       counts: parts.outbox.counts(),
-      ...(oldest.length === 0
+      ...(oldest === undefined
         ? {}
-        : { oldest_pending_s: Math.max(0, Math.round((nowMs - oldestAt) / 1000)) }),
+        : { oldest_pending_s: Math.max(0, Math.round((nowMs - oldest.enqueued_at) / 1000)) }),
     },
     inbox: { unread: parts.inbox.unreadCount() },
     problems: [
       ...parts.startProblems,
       ...(parts.meshes.problem === undefined ? [] : [parts.meshes.problem]),
       ...parts.meshes.sessions.flatMap(linkProblems),
-      ...waitingProblems(parts, nowMs),
+      ...[parts.outboxWriter, parts.inboxWriter].flatMap(storageProblems),
+      ...waitingProblems(lanes, nowMs),
       ...inboxProblems(parts),
     ],
   };
@@ -103,10 +106,16 @@ function hintForRefusal(why: string): string {
   return "claudemesh mesh list shows the membership; ask the mesh's owner.";
 }
 
-function waitingProblems(parts: DaemonParts, nowMs: number): Problem[] {
-  return parts.outbox
-    .oldestUnfinished()
+function storageProblems({ trouble }: Writer): Problem[] {
+  if (trouble === undefined) return [];
+  const { code, message, hint } = trouble;
+  return [{ code, message, ...(hint === undefined ? {} : { hint }) }];
+}
+
+function waitingProblems(lanes: ReturnType<Outbox["laneHeads"]>, nowMs: number): Problem[] {
+  return lanes
     .filter((row) => nowMs - row.enqueued_at > laneWaitingMsMax)
+    .slice(0, lanesInHealthMax)
     .map((row) => ({
       code: "message_waits_long",
       message: `a message to ${row.to_text ?? "?"} has waited ${Math.round((nowMs - row.enqueued_at) / 60_000)} minutes: ${row.last_error ?? "the broker was not reached"}`,

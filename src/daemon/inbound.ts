@@ -53,7 +53,7 @@ export class Inbound {
     return new Intake(this, this.#options, connection);
   }
 
-  /** Stores a push that fits its schema; true when it became a new message. To be called inside a transaction. */
+  /** Stores a push that fits its schema; true when there is a new message by it. To be called inside a transaction. */
   store(push: PushFrame): boolean {
     const judgement = this.#judge(push);
     if (!judgement.ok) {
@@ -61,8 +61,9 @@ export class Inbound {
       return false;
     }
     // What this sender wrote before it was known comes first, or this message would overtake it.
-    this.#retryAll(this.#options.inbox.waitingForSender(this.#options.mesh.meshId, judgement.letter.from));
-    return this.#insert(push, judgement);
+    const { inbox, mesh } = this.#options;
+    const solved = this.#retryAll(inbox.waitingForSender(mesh.meshId, judgement.letter.from));
+    return this.#insert(push, judgement) || solved > 0;
   }
 
   /** Keeps a push that does not even fit its schema. To be called inside a transaction. */
@@ -84,8 +85,14 @@ export class Inbound {
   /** Tries the stored problems of this mesh again; resolves with how many became messages. */
   async retryProblems(): Promise<number> {
     const { inbox, mesh, writer, stored, log } = this.#options;
-    if (inbox.problems(1, mesh.meshId).length === 0) return 0;
-    const solved = await writer.submit(() => this.#retryAll(inbox.problems(problemRetriesMax, mesh.meshId)));
+    let solved = 0;
+    for (let after = 0; inbox.problemsAfter(after, mesh.meshId, 1).length > 0; ) {
+      solved += await writer.submit(() => {
+        const page = inbox.problemsAfter(after, mesh.meshId, problemRetriesMax);
+        after = page.at(-1)?.seq ?? after;
+        return this.#retryAll(page);
+      });
+    }
     if (solved > 0) {
       log("info", "problems_solved", { mesh: mesh.slug, count: solved });
       stored();

@@ -9,7 +9,7 @@ export interface Lane {
   readonly target: string;
   /** Rows of this lane that are on the wire. */
   inflight: number;
-  /** Nothing of this lane is sent before then. */
+  /** Nothing of this lane is sent before then; by the clock that never steps back, as all times here. */
   retryAtMs: number;
   /** The broker refused this id and holds what follows until it comes again. */
   awaitedId: string | undefined;

@@ -128,6 +128,8 @@ export class MeshSession {
   /** Resolves with true once the members were fetched at least once, or with false after `timeoutMs`. */
   async directoryFetched(timeoutMs: number): Promise<boolean> {
     if (this.directory.wasFetched) return true;
+    // The first look may have failed, and nothing else need ever bring about another.
+    if (this.#link.isOpen && this.#looking === undefined) void this.#refresh();
     return new Promise((resolve) => {
       const timer = this.#parts.clock.after(timeoutMs, () => resolve(false));
       this.#fetchedWaiters.push(() => {

@@ -8,13 +8,14 @@ import { basename, dirname } from "node:path";
 import * as v from "valibot";
 import type { Timer } from "~/clock";
 import type { Outbox, OutboxRow } from "~/daemon/db/outbox";
+import type { SealedColumns } from "~/daemon/ipc/handlers/send";
 import { MeshSession, type SessionParts } from "~/daemon/mesh-session";
 import { fileExists } from "~/disk/file";
 import type { Writer } from "~/disk/writer";
 import { asMeshError, MeshError, messageOf } from "~/errors";
 import { type Config, type MeshEntry, readConfig } from "~/identity/config";
 import type { Problem } from "~/wire/ipc";
-import { configCheckEveryMs } from "~/wire/limits";
+import { configCheckEveryMs, configSettleMs } from "~/wire/limits";
 import { JsonObject } from "~/wire/text";
 
 export interface MeshesOptions {
@@ -31,7 +32,9 @@ export class Meshes {
   readonly #sessions = new Map<string, MeshSession>();
   #watcher: FSWatcher | undefined;
   #timer: Timer | undefined;
+  #settling: Timer | undefined;
   #problem: Problem | undefined;
+  #stopped = false;
 
   constructor(options: MeshesOptions) {
     this.#options = options;
@@ -86,13 +89,16 @@ export class Meshes {
   }
 
   stop(): void {
+    this.#stopped = true;
     this.#watcher?.close();
     this.#timer?.cancel();
+    this.#settling?.cancel();
     for (const session of this.#sessions.values()) session.stop();
   }
 
   /** Reads config.json and does what changed in it. */
   reload(): void {
+    if (this.#stopped) return;
     const config = this.#read();
     if (config === undefined) return;
     const wanted = new Map(config.meshes.map((mesh) => [mesh.meshId, mesh]));
@@ -127,7 +133,7 @@ export class Meshes {
 
   #report(problem: Problem): void {
     if (this.#problem?.message !== problem.message) {
-      this.#options.parts.log("error", problem.code, { message: problem.message });
+      this.#options.parts.log("error", problem.code, { error: problem.message });
     }
     this.#problem = problem;
   }
@@ -144,9 +150,22 @@ export class Meshes {
     }
     const session = new MeshSession(mesh, this.#options.parts);
     this.#sessions.set(mesh.meshId, session);
-    this.#sealAnew(session);
+    if (this.#options.outbox.sealedByOtherKey(mesh.meshId, mesh.pubkey).length === 0) this.#start(session);
+    else void this.#sealAnewAndStart(session);
+  }
+
+  #start(session: MeshSession): void {
+    if (this.#stopped || this.#sessions.get(session.mesh.meshId) !== session) return;
     session.start();
-    this.#options.parts.log("info", "mesh_started", { mesh: mesh.slug });
+    this.#options.parts.log("info", "mesh_started", { mesh: session.mesh.slug });
+  }
+
+  /** What the old key sealed could not be opened as a message of the new one: until none is left, nothing goes to the broker. */
+  async #sealAnewAndStart(session: MeshSession): Promise<void> {
+    const { meshId } = session.mesh;
+    if (await this.#sealAnew(session)) this.#start(session);
+    // The next look at config.json tries again.
+    else if (this.#sessions.get(meshId) === session) this.#sessions.delete(meshId);
   }
 
   #leave(meshId: string, session: MeshSession): void {
@@ -160,7 +179,7 @@ export class Meshes {
     const { outbox } = this.#options;
     const orphaned = outbox.meshesWithUnfinished().filter((meshId) => !wanted.has(meshId));
     if (orphaned.length === 0) return;
-    this.#changeRows(() => {
+    void this.#changeRows(() => {
       const rows = orphaned.flatMap((meshId) => outbox.unfinishedOfMesh(meshId));
       for (const row of rows) outbox.markDead(row.seq, "mesh_left");
       return rows;
@@ -171,37 +190,44 @@ export class Meshes {
    * The member's key changed: what was never sent is sealed with the new one. What was sent once may be at the broker
    * under the old key, where the new one could not be told from a second message: that ends.
    */
-  #sealAnew(session: MeshSession): void {
-    const { outbox, parts } = this.#options;
+  #sealAnew(session: MeshSession): Promise<boolean> {
+    const { outbox } = this.#options;
     const { mesh } = session;
-    this.#changeRows(() => {
+    return this.#changeRows(() => {
       const rows = outbox.sealedByOtherKey(mesh.meshId, mesh.pubkey);
       for (const row of rows) {
-        if (row.first_sent_at !== null || row.payload === null || row.destination_ref === null) {
-          outbox.markDead(row.seq, "sender_key_changed");
-          continue;
-        }
-        const bodyVersion = session.bodyVersionFor(session.directory.byKey(row.destination_ref));
-        try {
-          outbox.replaceSeal(
-            row.seq,
-            session.sealFor(row.destination_ref, bodyVersion)(sealDraftOf(row, parts.clock.now())),
-          );
-        } catch (error) {
-          outbox.markDead(row.seq, `sender_key_changed: ${messageOf(error)}`);
-        }
+        const sealed = this.#sealedAnew(row, session);
+        if ("lastError" in sealed) outbox.markDead(row.seq, sealed.lastError);
+        else outbox.replaceSeal(row.seq, sealed);
       }
       return rows;
     });
   }
 
-  #changeRows(change: () => OutboxRow[]): void {
+  #sealedAnew(row: OutboxRow, session: MeshSession): SealedColumns | { lastError: string } {
+    if (row.first_sent_at !== null || row.payload === null || row.destination_ref === null)
+      return { lastError: "sender_key_changed" };
+    const bodyVersion = session.bodyVersionFor(session.directory.byKey(row.destination_ref));
+    try {
+      const draft = sealDraftOf(row, this.#options.parts.clock.now());
+      return session.sealFor(row.destination_ref, bodyVersion)(draft);
+    } catch (error) {
+      return { lastError: `sender_key_changed: ${messageOf(error)}` };
+    }
+  }
+
+  /** Resolves with whether it is on disk; never rejects. */
+  #changeRows(change: () => OutboxRow[]): Promise<boolean> {
     const { outboxWriter, parts, changed } = this.#options;
-    outboxWriter.submit(change).then(
+    return outboxWriter.submit(change).then(
       (rows) => {
         for (const row of rows) changed(row.client_message_id);
+        return true;
       },
-      (error: unknown) => parts.log("error", "outbox_not_updated", { error: messageOf(error) }),
+      (error: unknown) => {
+        parts.log("error", "outbox_not_updated", { error: messageOf(error) });
+        return false;
+      },
     );
   }
 
@@ -210,7 +236,7 @@ export class Meshes {
     const { configFile, parts } = this.#options;
     try {
       this.#watcher = watch(dirname(configFile), { persistent: false }, (_event, name) => {
-        if (name === null || name === basename(configFile)) parts.clock.soon(() => this.reload());
+        if (name === null || name === basename(configFile)) this.#reloadSoon();
       });
       this.#watcher.on("error", (error) =>
         parts.log("warn", "config_watch_failed", { error: messageOf(error) }),
@@ -218,6 +244,14 @@ export class Meshes {
     } catch (error) {
       parts.log("warn", "config_watch_failed", { error: messageOf(error) });
     }
+  }
+
+  /** At once, and again when it is quiet: of several changes within some milliseconds we may be told of the first alone. */
+  #reloadSoon(): void {
+    const { clock } = this.#options.parts;
+    clock.soon(() => this.reload());
+    this.#settling?.cancel();
+    this.#settling = clock.after(configSettleMs, () => this.reload());
   }
 
   /** Some file systems tell nobody of changes: a slow look makes up for it. */

@@ -16,11 +16,12 @@ import {
   ensurePrivateDirectory,
   readTextFile,
   removeFile,
+  storageError,
   writeFileAtomic,
 } from "~/disk/file";
 import { tryLock } from "~/disk/lock";
 import { closeSqlite, findDamage, openSqlite, wasStoppedUncleanly } from "~/disk/sqlite";
-import { MeshError } from "~/errors";
+import { MeshError, messageOf } from "~/errors";
 import { openSealer } from "~/identity/sealer";
 import { connectWebSocket } from "~/link/socket";
 import { type Log, stderrLog } from "~/log";
@@ -85,8 +86,7 @@ async function serve(options: DaemonOptions, paths: DaemonPaths, signal: AbortSi
     startProblems,
   });
   const { meshes, hub } = parts;
-  // A crash leaves rows marked as on the wire; whether they got through, the broker knows.
-  const putBack = outbox.putBackInflight();
+  const putBack = putBackInflight(outbox, paths);
   const listeners = listen({ parts, paths, tcp: options.tcp, publicHealth: options.publicHealth, log });
   meshes.start();
   log("info", "daemon_started", {
@@ -119,15 +119,40 @@ const aborted = (signal: AbortSignal): Promise<void> =>
 /** A damaged outbox holds messages that somebody was told are safe: it is never replaced behind their back. */
 function openOutbox(paths: DaemonPaths): Outbox {
   const unclean = wasStoppedUncleanly(paths.outbox);
-  const db = openSqlite(paths.outbox);
-  const damage = unclean ? findDamage(db) : [];
-  if (damage.length > 0) {
-    throw new MeshError("database_corrupt", `${paths.outbox} is damaged: ${damage[0]}`, {
-      hint: `Copy it away first. sqlite3 '${paths.outbox}' .recover salvages what can be read into a new file.`,
-    });
-  }
+  const db = openOrExplain(paths.outbox, outboxHint(paths));
+  const [damage] = unclean ? findDamage(db) : [];
+  if (damage !== undefined) throw damagedOutbox(paths, damage);
   migrateOutbox(db);
   return new Outbox(db);
+}
+
+const damagedOutbox = ({ outbox }: DaemonPaths, damage: string): MeshError =>
+  new MeshError("database_corrupt", `${outbox} is damaged: ${damage}`, { hint: outboxHint({ outbox }) });
+
+const outboxHint = ({ outbox }: Pick<DaemonPaths, "outbox">): string =>
+  `Copy it away first. sqlite3 '${outbox}' .recover salvages what can be read into a new file.`;
+
+/** Damage that shows on opening is told with the way out of it. */
+function openOrExplain(path: string, hint: string): ReturnType<typeof openSqlite> {
+  try {
+    return openSqlite(path);
+  } catch (error) {
+    if (!(error instanceof MeshError) || error.code !== "database_corrupt") throw error;
+    throw new MeshError(error.code, error.message, { hint, cause: error });
+  }
+}
+
+/**
+ * A crash leaves rows marked as on the wire; whether they got through, the broker knows. This is also the first look at the
+ * table: damage that came after a clean stop, which nobody searches for, may show here.
+ */
+function putBackInflight(outbox: Outbox, paths: DaemonPaths): number {
+  try {
+    return outbox.putBackInflight();
+  } catch (error) {
+    const failure = storageError(`cannot write to ${paths.outbox}`, error);
+    throw failure.code === "database_corrupt" ? damagedOutbox(paths, messageOf(error)) : failure;
+  }
 }
 
 /** What arrived can be asked for again only by people, but a damaged inbox must not keep new messages out. */
@@ -155,12 +180,16 @@ function openInbox(paths: DaemonPaths, nowMs: number, log: Log, problems: Proble
     });
     const db = openSqlite(paths.inbox);
     migrateInbox(db);
-    return new Inbox(db);
+    const inbox = new Inbox(db);
+    // Readers go on from places in the old one, and would miss everything until the new one had come as far.
+    inbox.beginAfter(nowMs);
+    return inbox;
   }
 }
 
 function openDirectory(paths: DaemonPaths): DirectoryStore {
-  const db = openSqlite(paths.directory);
+  const hint = `It holds the keys that names were first seen with. To begin without them, move it aside with its -wal and -shm: the broker lists the members again.`;
+  const db = openOrExplain(paths.directory, hint);
   migrateDirectory(db);
   return new DirectoryStore(db);
 }

@@ -26,6 +26,7 @@ export class Writer {
   #jobs: Job[] = [];
   #scheduled = false;
   #closed = false;
+  #trouble: MeshError | undefined;
 
   constructor(db: Database, clock: Clock) {
     this.#db = db;
@@ -81,6 +82,11 @@ export class Writer {
     });
   }
 
+  /** Why nothing can be written at the moment; undefined once something was. */
+  get trouble(): MeshError | undefined {
+    return this.#trouble;
+  }
+
   /** Runs what waits and takes nothing more. */
   close(): void {
     if (this.#closed) return;
@@ -105,6 +111,9 @@ export class Writer {
       if (this.#db.inTransaction) this.#db.run("ROLLBACK");
       failure = storageError(`cannot write to ${this.#db.filename}`, error);
     }
+    // A batch that had nothing to write proves nothing of a disk that was full.
+    const wrote = jobs.length > 0 || effects.length > 0;
+    if (failure !== undefined || wrote || this.#trouble?.code === "storage_failed") this.#trouble = failure;
     for (const job of jobs) job.settle(failure);
     for (const effect of effects) {
       if (failure === undefined) effect.committed();

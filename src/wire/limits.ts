@@ -47,6 +47,8 @@ export const inviteDaysMax = 365;
 export const connectionsPerBrokerMax = 4096;
 /** Connections of one member that only send; each is short-lived. */
 export const sendOnlyPerMemberMax = 64;
+/** Full connections of one member at a time, where the broker allows more than one. */
+export const concurrentPerMemberMax = 16;
 /** Signatures of one member's hellos that are remembered against replay, each for twice the allowed skew. */
 export const hellosRememberedPerMemberMax = 20_000;
 export const queuedPerRecipientMax = 100_000;
@@ -62,6 +64,15 @@ export const leaseBytesPerConnectionMax = 8 * 1024 * 1024;
 /** Frames of one connection that wait for the broker's next commit. */
 export const framesWaitingPerConnectionMax = 1024;
 export const frameBytesWaitingPerConnectionMax = 4 * 1024 * 1024;
+/** How often a broker prunes what is old and checks what it keeps. */
+export const upkeepEveryMs = 24 * 3600 * 1000;
+/** Between two steps of it; longer after a step that was slow. */
+export const upkeepPauseMs = 50;
+export const upkeepWrittenRowsMax = 64;
+export const upkeepReadRowsMax = 500;
+export const historyDaysDefault = 30;
+/** The longest that a broker can be told to keep something for a time. */
+export const retentionDaysMax = 36_500;
 export const httpBodyBytesMax = 64 * 1024;
 /** How long requests that are being answered may take when the broker stops. */
 export const httpStopGraceMs = 2_000;
@@ -97,6 +108,8 @@ export const sendWindowBytesMax = 1024 * 1024;
 export const laneBurstMessagesMax = 32;
 /** A lane whose oldest row has waited longer than this is a problem in health. */
 export const laneWaitingMsMax = 10 * 60_000;
+/** Of the lanes that wait too long, health names those that wait the longest. */
+export const lanesInHealthMax = 20;
 export const answerTimeoutMs = 15_000;
 export const retryDelayMsMin = 500;
 export const retryDelayMsMax = 60_000;

@@ -116,6 +116,11 @@ export class Inbox {
     this.db = db;
   }
 
+  /** For a new store in the place of another one: every row's place is beyond `seq`. */
+  beginAfter(seq: number): void {
+    this.db.query("INSERT INTO sqlite_sequence (name, seq) VALUES ('inbox', ?)").run(seq);
+  }
+
   /** The place of the new row, or undefined when this message is here already. */
   insert(arrived: ArrivedLetter): number | undefined {
     const { letter } = arrived;
@@ -169,12 +174,16 @@ export class Inbox {
     return changes > 0;
   }
 
-  problems(limit: number, mesh?: string): ProblemRow[] {
-    return mesh === undefined
-      ? this.db.query<ProblemRow, [number]>("SELECT * FROM problems ORDER BY seq LIMIT ?").all(limit)
-      : this.db
-          .query<ProblemRow, [string, number]>("SELECT * FROM problems WHERE mesh = ? ORDER BY seq LIMIT ?")
-          .all(mesh, limit);
+  problems(limit: number): ProblemRow[] {
+    return this.db.query<ProblemRow, [number]>("SELECT * FROM problems ORDER BY seq LIMIT ?").all(limit);
+  }
+
+  problemsAfter(seq: number, mesh: string, limit: number): ProblemRow[] {
+    return this.db
+      .query<ProblemRow, [number, string, number]>(
+        "SELECT * FROM problems WHERE seq > ? AND mesh = ? ORDER BY seq LIMIT ?",
+      )
+      .all(seq, mesh, limit);
   }
 
   /** What this key wrote while nothing proved it to be a member, oldest first. */

@@ -314,12 +314,13 @@ export class Outbox {
     return counts;
   }
 
-  /** The oldest row of each mesh that is not settled. */
-  oldestUnfinished(): Pick<OutboxRow, "mesh" | "to_text" | "enqueued_at" | "last_error">[] {
+  /** The first waiting row of each lane, the oldest first. */
+  laneHeads(): Pick<OutboxRow, "mesh" | "to_text" | "enqueued_at" | "last_error">[] {
+    // With min() the other columns are those of the row that has it (https://www.sqlite.org/lang_select.html#bareagg).
     return this.db
       .query<Pick<OutboxRow, "mesh" | "to_text" | "enqueued_at" | "last_error">, []>(
-        `SELECT mesh, to_text, enqueued_at, last_error FROM outbox AS o
-         WHERE status = 'pending' AND seq = (SELECT min(seq) FROM outbox WHERE status = 'pending' AND mesh IS o.mesh)`,
+        `SELECT mesh, to_text, enqueued_at, last_error, min(seq) FROM outbox
+         WHERE status = 'pending' AND ciphertext IS NOT NULL GROUP BY mesh, target_spec ORDER BY enqueued_at`,
       )
       .all();
   }

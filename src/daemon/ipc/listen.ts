@@ -48,7 +48,7 @@ export function listen(options: ListenOptions): Listeners {
   const handlers = handlersOf(parts);
   const load = new Load();
   const rules = () => ({ token: parts.token, publicHealth: options.publicHealth });
-  const shared = { handlers, load, rules, log, logPlace: paths.log };
+  const shared = { handlers, load, rules, clock: parts.clock, log, logPlace: paths.log };
   const servers = [serveUnix(paths, buildApp({ ...shared, wayIn: { kind: "unix" } }).fetch)];
   const tcp = options.tcp === false ? undefined : serveTcp(options.tcp.port, options, shared);
   if (tcp !== undefined) servers.push(tcp);

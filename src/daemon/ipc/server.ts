@@ -4,11 +4,13 @@
  */
 import { Hono } from "hono";
 import * as v from "valibot";
+import { type Clock, systemClock } from "~/clock";
 import { type Admission, admit, type GateRules, type WayIn } from "~/daemon/ipc/gate";
-import { asMeshError, errorBody, httpStatusOf, MeshError } from "~/errors";
+import { storageError } from "~/disk/file";
+import { asMeshError, errorBody, httpStatusOf, MeshError, systemCodeOf } from "~/errors";
 import type { Log } from "~/log";
 import { type BodyOf, type QueryOf, type ReplyOf, type RouteName, routes } from "~/wire/ipc";
-import { ipcBodyBytesMax, ipcRequestsAtWorkMax, ipcRequestsWaitingMax } from "~/wire/limits";
+import { ipcBodyBytesMax, ipcBodyMsMax, ipcRequestsAtWorkMax, ipcRequestsWaitingMax } from "~/wire/limits";
 import { explainIssues } from "~/wire/text";
 
 export interface Call<R extends RouteName> {
@@ -35,6 +37,8 @@ export interface ServerOptions {
   wayIn: WayIn;
   rules: () => GateRules;
   load: Load;
+  /** Default: the system's. */
+  clock?: Clock;
   log: Log;
   /** Where a person finds the log, for the message of a 500. */
   logPlace: string;
@@ -72,8 +76,10 @@ export function buildApp(options: ServerOptions): Hono {
     // The table ties each handler to its route's schemas; here they are all alike.
     const handler = options.handlers[name] as AnyHandler;
     app.on(route.method, route.path, (context) =>
-      respond(options, context.req.raw, context.req.path, (admission, request, signal, beginWaiting) =>
-        serve(
+      respond(options, context.req.raw, context.req.path, (admission, request, signal, beginWaiting) => {
+        // Hono takes HEAD for GET and drops the body unread: an event stream would stay open for nobody.
+        if (request.method !== route.method) throw unknownRoute(request.method, context.req.path);
+        return serve(
           name,
           handler,
           admission,
@@ -81,8 +87,9 @@ export function buildApp(options: ServerOptions): Hono {
           Object.values(context.req.param())[0] ?? "",
           signal,
           beginWaiting,
-        ),
-      ),
+          options.clock ?? systemClock,
+        );
+      }),
     );
   }
   app.all("*", (context) =>
@@ -139,10 +146,11 @@ async function serve(
   param: string,
   signal: AbortSignal,
   beginWaiting: () => void,
+  clock: Clock,
 ): Promise<Response> {
   const route: { query?: v.GenericSchema; body?: v.GenericSchema } = routes[name];
-  const query = route.query === undefined ? undefined : parse(route.query, readQuery(request.url));
-  const body = route.body === undefined ? undefined : parse(route.body, await readJson(request));
+  const query = parse(route.query ?? noQuery, readQuery(request.url));
+  const body = route.body === undefined ? undefined : parse(route.body, await readJson(request, clock));
   const answer = await handler({
     // Both were just validated by the schemas that these types are made from.
     query: query as QueryOf<RouteName>,
@@ -155,6 +163,8 @@ async function serve(
   });
   return answer instanceof Response ? answer : Response.json(answer.json, { status: answer.status ?? 200 });
 }
+
+const noQuery = v.strictObject({});
 
 function parse(schema: v.GenericSchema, value: unknown): unknown {
   const parsed = v.safeParse(schema, value);
@@ -183,14 +193,9 @@ function readQuery(url: string): Record<string, string> {
   return query;
 }
 
-async function readJson(request: Request): Promise<unknown> {
+async function readJson(request: Request, clock: Clock): Promise<unknown> {
   if (Number(request.headers.get("content-length") ?? 0) > ipcBodyBytesMax) throw bodyTooLarge();
-  let bytes: ArrayBuffer;
-  try {
-    bytes = await request.arrayBuffer();
-  } catch (error) {
-    throw new MeshError("invalid_request", "the request body could not be read to its end", { cause: error });
-  }
+  const bytes = await readBytes(request, clock);
   if (bytes.byteLength > ipcBodyBytesMax) throw bodyTooLarge();
   let text: string;
   try {
@@ -202,6 +207,24 @@ async function readJson(request: Request): Promise<unknown> {
     return JSON.parse(text);
   } catch (error) {
     throw new MeshError("invalid_json", "the request body is not JSON", { cause: error });
+  }
+}
+
+/** A body that does not come would keep its place among the requests at work for ever. */
+async function readBytes(request: Request, clock: Clock): Promise<ArrayBuffer> {
+  const { promise: tooLate, reject } = Promise.withResolvers<never>();
+  const timer = clock.after(ipcBodyMsMax, () =>
+    reject(
+      new MeshError("invalid_request", `the request body did not arrive within ${ipcBodyMsMax / 1000} s`),
+    ),
+  );
+  try {
+    return await Promise.race([request.arrayBuffer(), tooLate]);
+  } catch (error) {
+    if (error instanceof MeshError) throw error;
+    throw new MeshError("invalid_request", "the request body could not be read to its end", { cause: error });
+  } finally {
+    timer.cancel();
   }
 }
 
@@ -232,8 +255,14 @@ function matches(template: string, path: string): boolean {
   );
 }
 
+/** What the disk refuses is no bug of ours; what SQLite refuses for its own rules is. */
+const isStorageFailure = (thrown: unknown): boolean =>
+  /^SQLITE_(FULL|READONLY|IOERR|CORRUPT|NOTADB|CANTOPEN|BUSY|LOCKED)/.test(systemCodeOf(thrown) ?? "");
+
 function errorResponse(thrown: unknown, options: ServerOptions): Response {
-  const error = asMeshError(thrown);
+  const error = isStorageFailure(thrown)
+    ? storageError("the daemon's files could not be used", thrown)
+    : asMeshError(thrown);
   const status = httpStatusOf(error.code);
   if (error.code !== "internal") return Response.json(errorBody(error), { status });
   const cause = thrown instanceof Error ? thrown : undefined;

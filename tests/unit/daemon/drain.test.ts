@@ -1,5 +1,5 @@
 /** How the outbox empties: in order within a lane, within the window, and whatever the broker answers or does not. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, spyOn, test } from "bun:test";
 import { migrateOutbox, Outbox, type OutboxRow } from "~/daemon/db/outbox";
 import { Drain, type Port } from "~/daemon/drain";
 import { applySend, prepareSend } from "~/daemon/ipc/handlers/send";
@@ -7,7 +7,7 @@ import { openSqlite } from "~/disk/sqlite";
 import { Writer } from "~/disk/writer";
 import type { BrokerTerms } from "~/link/negotiate";
 import type { AckFrame, ClientFrameInput } from "~/wire/broker";
-import { answerTimeoutMs, sendWindowMessagesMax } from "~/wire/limits";
+import { answerTimeoutMs, retryAfterMsMax, retryDelayMsMax, sendWindowMessagesMax } from "~/wire/limits";
 import type { Priority } from "~/wire/text";
 import { FakeClock } from "../../support/fake-clock";
 
@@ -413,4 +413,168 @@ test("a commit that fails sends nothing, and gives the connection up so that the
   expect(d.left()).toEqual([]);
   expect(d.row("a").status).toBe("pending");
   expect(d.ends).toEqual(["drop: the outbox could not be read"]);
+});
+
+describe("a batch that fails while the link is open leaves the lanes as they were", () => {
+  const refuseToMark = `CREATE TRIGGER full BEFORE UPDATE ON outbox WHEN NEW.status = 'inflight'
+    BEGIN SELECT raise(ABORT, 'disk full'); END`;
+
+  test("what was not sent takes no room in the window and does not count as unanswered", async () => {
+    const d = openDrain();
+    d.attach();
+    await d.settle();
+    // The first of the two is taken before the second fails, and the first with it.
+    d.db.run(refuseToMark.replace("'inflight'", "'inflight' AND NEW.client_message_id = 'b'"));
+    const refused = [d.accept("a"), d.accept("b")].map((job) => job.catch((error: unknown) => error));
+    await d.settle();
+    for (const error of await Promise.all(refused)) expect(error).toBeInstanceOf(Error);
+    expect(d.left()).toEqual([]);
+    d.db.run("DROP TRIGGER full");
+    void d.accept("c");
+    await d.settle(1_000);
+    expect(d.left()).toEqual(["c"]);
+    d.answer("c", "busy");
+    await d.settle(1_000);
+    expect(d.left()).toEqual(["c"]);
+    expect(d.ends).toEqual([]);
+  });
+
+  test("a row whose retry met a full disk goes when there is room again", async () => {
+    const d = openDrain();
+    d.attach();
+    void d.accept("a");
+    await d.settle();
+    d.answer("a", "busy");
+    await d.settle();
+    d.left();
+    d.db.run(refuseToMark);
+    await d.settle(retryDelayMsMax);
+    expect(d.left()).toEqual([]);
+    d.db.run("DROP TRIGGER full");
+    await d.settle(retryDelayMsMax);
+    expect(d.left()).toEqual(["a"]);
+  });
+
+  test("a retry that fell due when no transaction could begin is made later", async () => {
+    const d = openDrain();
+    d.attach();
+    void d.accept("a");
+    await d.settle();
+    d.answer("a", "busy");
+    await d.settle();
+    d.left();
+    const run = d.db.run.bind(d.db);
+    const broken = spyOn(d.db, "run").mockImplementation((sql, ...bindings) => {
+      if (sql === "BEGIN IMMEDIATE") throw new Error("database is locked");
+      return run(sql, ...bindings);
+    });
+    await d.settle(retryDelayMsMax);
+    broken.mockRestore();
+    expect(d.left()).toEqual([]);
+    await d.settle(retryDelayMsMax);
+    expect(d.left()).toEqual(["a"]);
+  });
+
+  test("the row that the broker waits for is still remembered", async () => {
+    const d = openDrain();
+    d.attach();
+    for (const id of ["a", "b"]) void d.accept(id);
+    await d.settle();
+    d.answer("a", "busy");
+    d.answer("b", "held");
+    await d.settle();
+    d.db.run(refuseToMark);
+    await d.settle(1_000);
+    d.db.run("DROP TRIGGER full");
+    d.outbox.markAborted(d.row("a").seq, "operator", "row-x", 0);
+    await d.settle(retryDelayMsMax);
+    expect(d.ends).toEqual(["reconnect: the row that the broker holds a lane for was withdrawn"]);
+  });
+});
+
+describe("what a broker holds a lane for", () => {
+  test("a refused row that is too old to be tried again: a new connection frees the lane", async () => {
+    const d = openDrain();
+    d.attach({ maxAgeMs: 10_000 });
+    void d.accept("a");
+    await d.settle();
+    await d.settle(10_001);
+    void d.accept("b");
+    await d.settle();
+    d.answer("a", "busy");
+    d.answer("b", "held");
+    await d.settle();
+    await d.settle(5_000);
+    expect(d.row("a")).toMatchObject({ status: "dead", last_error: "expired" });
+    expect(d.ends).toEqual(["reconnect: the row that the broker holds a lane for was withdrawn"]);
+  });
+
+  test("is the first that it refused, whatever it says of those behind it", async () => {
+    const d = openDrain();
+    d.attach();
+    for (const id of ["a", "b"]) void d.accept(id);
+    await d.settle();
+    d.left();
+    d.answer("a", "rate_limited");
+    d.answer("b", "rate_limited");
+    await d.settle();
+    await d.settle(5_000);
+    expect(d.left()).toEqual(["a", "b"]);
+    expect(d.ends).toEqual([]);
+  });
+});
+
+describe("the clock is set back", () => {
+  const day = 24 * 3600 * 1000;
+
+  test("while a lane waits: it waits no longer than it was to", async () => {
+    const d = openDrain();
+    d.attach();
+    void d.accept("a");
+    await d.settle();
+    d.answer("a", "busy");
+    await d.settle();
+    d.left();
+    d.clock.setWall(d.clock.now() - day);
+    await d.settle(retryDelayMsMax);
+    expect(d.left()).toEqual(["a"]);
+  });
+
+  test("while the daemon was down: a row waits no longer than a broker may ask", async () => {
+    const d = openDrain();
+    void d.accept("a");
+    await d.settle();
+    d.db.run("UPDATE outbox SET attempts = 1, next_attempt_at = ?", [d.clock.now() + 365 * day]);
+    d.attach();
+    await d.settle(retryAfterMsMax);
+    expect(d.left()).toEqual(["a"]);
+  });
+});
+
+test("rows wait for a socket's buffer to empty, though nothing of theirs is on the wire", async () => {
+  const d = openDrain();
+  d.attach();
+  await d.settle();
+  d.port.bufferedBytes = 2 * 1024 * 1024;
+  void d.accept("one");
+  await d.settle();
+  d.port.bufferedBytes = 0;
+  await d.settle(retryDelayMsMax);
+  expect(d.left()).toEqual(["one"]);
+});
+
+test("a new connection sends nothing before what the old one left behind is back in its place", async () => {
+  const d = openDrain();
+  d.attach();
+  void d.accept("old");
+  await d.settle();
+  expect(d.left()).toEqual(["old"]);
+  void d.accept("new");
+  // More than one batch holds.
+  for (let n = 0; n < 600; n++) void d.writer.submit(() => undefined);
+  d.drain.detach(mesh);
+  d.attach();
+  await d.settle();
+  await d.settle();
+  expect(d.left()).toEqual(["old", "new"]);
 });

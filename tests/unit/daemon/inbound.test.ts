@@ -5,6 +5,7 @@ import { Inbound } from "~/daemon/inbound";
 import { letterContent, type ProblemReason } from "~/identity/envelope";
 import { generateKeyPair, type KeyPair, signText } from "~/identity/keys";
 import { type ClientFrameInput, PushFrame, parseBrokerFrame } from "~/wire/broker";
+import { problemRetriesMax } from "~/wire/limits";
 import { sessionAttestationText } from "~/wire/signed";
 import { openTestDaemon } from "../../support/daemon-parts";
 
@@ -276,6 +277,44 @@ test("a later message of a sender that is known by now does not overtake the one
   intake.take(d.push("second", carol.keys));
   await d.settle();
   expect(d.bodies()).toEqual(["body of first", "body of second"]);
+});
+
+test("readers are told of a message that was kept as a problem and comes again when its sender is known", async () => {
+  const d = await openInbound();
+  const carol = d.member("carol");
+  const intake = d.connect();
+  const push = d.push("first", carol.keys);
+  intake.take(push);
+  await d.settle();
+  d.list(d.bob, carol);
+  intake.take(push);
+  await d.settle();
+  expect(d.bodies()).toEqual(["body of first"]);
+  expect(d.counts().storedSignals).toBe(1);
+});
+
+test("problems that nothing will ever solve do not keep one from its turn", async () => {
+  const d = await openInbound();
+  const carol = d.member("carol");
+  for (let n = 0; n < problemRetriesMax + 10; n++) {
+    const { messageId, ...push } = d.push("x", d.bob.keys, { messageId: `m-topic-${n}`, topic: "news" });
+    d.parts.inbox.insertProblem({
+      id: `p-${n}`,
+      mesh: d.mesh.meshId,
+      broker_message_id: messageId,
+      sender_pubkey: d.bob.keys.publicKey,
+      sender_name: null,
+      client_message_id: null,
+      reason: "unsupported_kind",
+      push: JSON.stringify({ ...push, messageId }),
+      received_at: 0,
+    });
+  }
+  d.connect().take(d.push("first", carol.keys));
+  await d.settle();
+  d.list(d.bob, carol);
+  expect(await d.until(d.inbound.retryProblems())).toBe(1);
+  expect(d.bodies()).toEqual(["body of first"]);
 });
 
 describe("a push that cannot be stored", () => {

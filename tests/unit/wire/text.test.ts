@@ -297,6 +297,12 @@ describe("explainIssues", () => {
   test("says only what is wrong where there is no field", () => {
     expect(explainIssues(issuesOf(PublicKey, "x"))).toBe("64 lower-case hex digits expected");
   });
+  test("says that a field is missing when it is", () => {
+    const schema = v.object({ a: PublicKey });
+    expect(explainIssues(issuesOf(schema, {}))).toBe("a: missing");
+    expect(explainIssues(issuesOf(schema, { a: undefined }))).toBe("a: missing");
+    expect(explainIssues(issuesOf(schema, { a: null }))).not.toContain("missing");
+  });
   test("keeps to the first of several", () => {
     const schema = v.object({ a: PublicKey, b: PublicKey });
     expect(explainIssues(issuesOf(schema, { a: "x", b: "y" }))).toStartWith("a: ");

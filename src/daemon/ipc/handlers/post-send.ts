@@ -115,8 +115,23 @@ async function withDestination(
         ? null
         : senderOf(asked.reply_to_id, session.mesh.meshId, member.pubkey, parts),
   };
-  return { request, seal: session.sealFor(member.pubkey, session.bodyVersionFor(member)) };
+  return { request, seal: sealNow(session.mesh.meshId, member.pubkey, parts) };
 }
+
+/** Seals with what the mesh is when the row is written: it may have been left, or joined anew with another key, meanwhile. */
+const sealNow =
+  (meshId: string, recipientPubkey: string, { meshes }: DaemonParts): Seal =>
+  (draft) => {
+    const session = meshes.byId(meshId);
+    if (session === undefined) {
+      throw new MeshError(
+        "no_such_mesh",
+        "this host left the mesh before the message was taken; nothing was written",
+      );
+    }
+    const bodyVersion = session.bodyVersionFor(session.directory.byKey(recipientPubkey));
+    return session.sealFor(recipientPubkey, bodyVersion)(draft);
+  };
 
 /** Who sent the message that is answered; when several senders used its id, the one that the answer goes to. */
 function senderOf(replyToId: string, mesh: string, recipient: string, parts: DaemonParts): string {

@@ -1,0 +1,88 @@
+/** A daemon started for real on databases that are damaged or too new: what it refuses, what it moves aside, what it says. */
+import { describe, expect, test } from "bun:test";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { runDaemon } from "~/daemon/run";
+import { openSqlite } from "~/disk/sqlite";
+import { MeshError } from "~/errors";
+import { daemonPaths, hostPaths } from "~/wire/paths";
+import { tempDir } from "../../support/temp-dir";
+
+/** A host whose daemon has run once, and stopped. */
+async function openHost() {
+  const paths = hostPaths({ HOME: tempDir() });
+  const files = daemonPaths(paths.daemonDir);
+  /** Runs until it is ready and `action` is done; what it threw, if it never was. */
+  async function run(action: () => void | Promise<void> = () => undefined): Promise<MeshError | undefined> {
+    const stop = new AbortController();
+    const onReady = () => void Promise.resolve(action()).finally(() => stop.abort());
+    try {
+      await runDaemon({ paths, tcp: false, publicHealth: false, onReady }, stop.signal);
+      return undefined;
+    } catch (error) {
+      if (error instanceof MeshError) return error;
+      throw error;
+    }
+  }
+  expect(await run()).toBeUndefined();
+  const get = async (path: string): Promise<unknown> =>
+    (await fetch(`http://localhost${path}`, { unix: files.socket })).json();
+  return { files, run, get };
+}
+
+const garbage = Buffer.alloc(20_000, "no database at all ");
+
+describe("an outbox that is", () => {
+  test("no database keeps the daemon from starting; it stays as it is, and the way out is named", async () => {
+    const host = await openHost();
+    writeFileSync(host.files.outbox, garbage);
+    const refused = await host.run();
+    expect(refused).toMatchObject({ code: "database_corrupt", hint: expect.stringContaining(".recover") });
+    expect(readFileSync(host.files.outbox).equals(garbage)).toBe(true);
+  });
+});
+
+test("a directory that is no database keeps the daemon from starting, and the way out is named", async () => {
+  const host = await openHost();
+  writeFileSync(host.files.directory, garbage);
+  expect(await host.run()).toMatchObject({
+    code: "database_corrupt",
+    hint: expect.stringContaining("aside"),
+  });
+  expect(readFileSync(host.files.directory).equals(garbage)).toBe(true);
+});
+
+describe("an inbox that is no database", () => {
+  test("is moved aside, and health says where to", async () => {
+    const host = await openHost();
+    writeFileSync(host.files.inbox, garbage);
+    let health: unknown;
+    const failed = await host.run(async () => {
+      health = await host.get("/v1/health");
+    });
+    expect(failed).toBeUndefined();
+    expect(health).toMatchObject({ problems: [{ code: "inbox_damaged" }] });
+    const aside = readdirSync(host.files.dir).find((name) => /^inbox\.db\.corrupt-\d+$/.test(name)) ?? "";
+    expect(readFileSync(join(host.files.dir, aside)).equals(garbage)).toBe(true);
+  });
+
+  test("begins anew beyond every place that a reader may remember of the old one", async () => {
+    const host = await openHost();
+    const insert = () => {
+      const db = openSqlite(host.files.inbox);
+      db.run(
+        `INSERT INTO inbox (id, mesh, sender_member_pubkey, sender_name, client_message_id, broker_message_id, body,
+           body_version, priority, sent_at, received_at) VALUES ('new', 'm', 'k', 'bob', 'c', 'b', 'hi', 1, 'next', '', 0)`,
+      );
+      db.close();
+    };
+    writeFileSync(host.files.inbox, garbage);
+    let page: unknown;
+    const failed = await host.run(async () => {
+      insert();
+      page = await host.get("/v1/inbox?after=5000000");
+    });
+    expect(failed).toBeUndefined();
+    expect(page).toMatchObject({ items: [{ id: "new" }] });
+  });
+});
