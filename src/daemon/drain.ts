@@ -355,6 +355,11 @@ export class Drain {
       return;
     }
     const waitedMs = oldest.sentAtMs === undefined ? 0 : clock.monotonicMs() - oldest.sentAtMs;
+    // What has not left this host cannot have been answered: a slow network is not a silent broker.
+    if (waitedMs >= answerTimeoutMs && route.port.bufferedBytes > 0) {
+      route.timeout = clock.after(answerTimeoutMs, () => this.#watchAnswers(route));
+      return;
+    }
     if (waitedMs >= answerTimeoutMs) {
       route.port.drop(`no answer to a message in ${answerTimeoutMs / 1000} s`);
       return;

@@ -16,7 +16,7 @@ export function healthOf(parts: DaemonParts): HealthReply {
     pid: process.pid,
     uptime_s: Math.max(0, Math.round((nowMs - parts.startedAtMs) / 1000)),
     meshes: Object.fromEntries(
-      parts.meshes.sessions.map((session) => [session.mesh.slug, linkHealth(session)]),
+      parts.meshes.sessions.map((session) => [parts.meshes.slugOf(session.mesh.meshId), linkHealth(session)]),
     ),
     outbox: {
       counts: parts.outbox.counts(),

@@ -58,7 +58,7 @@ export class MeshSession {
   #looking: Promise<void> | undefined;
   #lookingNext: Promise<void> | undefined;
   /** Woken when the directory was fetched for the first time. */
-  #fetchedWaiters: (() => void)[] = [];
+  readonly #fetchedWaiters = new Set<() => void>();
 
   constructor(mesh: MeshEntry, parts: SessionParts) {
     this.#mesh = mesh;
@@ -131,11 +131,15 @@ export class MeshSession {
     // The first look may have failed, and nothing else need ever bring about another.
     if (this.#link.isOpen && this.#looking === undefined) void this.#refresh();
     return new Promise((resolve) => {
-      const timer = this.#parts.clock.after(timeoutMs, () => resolve(false));
-      this.#fetchedWaiters.push(() => {
+      const fetched = () => {
         timer.cancel();
         resolve(true);
+      };
+      const timer = this.#parts.clock.after(timeoutMs, () => {
+        this.#fetchedWaiters.delete(fetched);
+        resolve(false);
       });
+      this.#fetchedWaiters.add(fetched);
     });
   }
 
@@ -326,7 +330,8 @@ export class MeshSession {
       throw new MeshError("bad_gateway", "the broker answered a question for peers with something else");
     }
     const change = this.directory.update(members, peers.peers, clock.now());
-    for (const waiter of this.#fetchedWaiters.splice(0)) waiter();
+    for (const waiter of this.#fetchedWaiters) waiter();
+    this.#fetchedWaiters.clear();
     for (const [event, affected] of [
       ["peer_join", change.joined],
       ["peer_leave", change.left],

@@ -78,8 +78,11 @@ export class Meshes {
     return only;
   }
 
+  /** The mesh as people know it; by its id when they know two by the same name, or when it was left. */
   slugOf(meshId: string): string {
-    return this.#sessions.get(meshId)?.mesh.slug ?? meshId;
+    const slug = this.#sessions.get(meshId)?.mesh.slug;
+    if (slug === undefined) return meshId;
+    return this.sessions.filter(({ mesh }) => mesh.slug === slug).length === 1 ? slug : meshId;
   }
 
   start(): void {

@@ -3,7 +3,7 @@
  * commit that holds its rows. A job that throws is undone alone; when the commit itself fails, all fail.
  * A job alone waits for nobody: the batch closes as soon as the events already at hand have been handled.
  */
-import type { Database } from "bun:sqlite";
+import type { Database, Statement } from "bun:sqlite";
 import type { Clock } from "~/clock";
 import { storageError } from "~/disk/file";
 import { MeshError } from "~/errors";
@@ -20,6 +20,9 @@ const jobsPerBatchMax = 512;
 
 export class Writer {
   readonly #db: Database;
+  readonly #savepoint: Statement;
+  readonly #rollBackTo: Statement;
+  readonly #release: Statement;
   readonly #clock: Clock;
   readonly #tails: Tail[] = [];
   readonly #batchFailed: (() => void)[] = [];
@@ -30,6 +33,9 @@ export class Writer {
 
   constructor(db: Database, clock: Clock) {
     this.#db = db;
+    this.#savepoint = db.query("SAVEPOINT job");
+    this.#rollBackTo = db.query("ROLLBACK TO job");
+    this.#release = db.query("RELEASE job");
     this.#clock = clock;
   }
 
@@ -124,15 +130,15 @@ export class Writer {
 
   /** A savepoint for one job. A full disk makes SQLite end the whole transaction: then there is nothing to go back to. */
   #runAlone(run: () => void): void {
-    this.#db.run("SAVEPOINT job");
+    this.#savepoint.run();
     try {
       run();
     } catch (error) {
       if (!this.#db.inTransaction) throw error;
-      this.#db.run("ROLLBACK TO job");
+      this.#rollBackTo.run();
       if (!(error instanceof MeshError)) this.#rethrowIfStorage(error);
     }
-    this.#db.run("RELEASE job");
+    this.#release.run();
   }
 
   /** Errors of the disk belong to the batch, not to the job that met them first. */

@@ -54,6 +54,10 @@ export const closeCode = {
   featureMissing: 4010,
 } as const;
 
+/** What becomes of a member's connection when the same member connects again. */
+export const connectionPolicies = ["prefer_newest", "prefer_oldest", "allow_concurrent"] as const;
+export type ConnectionPolicy = (typeof connectionPolicies)[number];
+
 // ── Features ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 export const Features = v.object({
@@ -75,7 +79,7 @@ export const Features = v.object({
   concurrent_connection_policy: v.exactOptional(
     v.object({
       version: v.literal(1),
-      default_policy: v.picklist(["prefer_newest", "prefer_oldest", "allow_concurrent"]),
+      default_policy: v.picklist(connectionPolicies),
     }),
   ),
 });
@@ -275,7 +279,8 @@ export const PushFrame = v.object({
   senderName: v.exactOptional(v.string()),
   topic: v.exactOptional(v.string()),
   replyToId: v.exactOptional(v.nullable(v.string())),
-  priority: v.exactOptional(Priority, "next"),
+  /** Of no consequence to a recipient: one that we do not know is no reason not to read the message. */
+  priority: v.exactOptional(v.fallback(Priority, "next"), "next"),
   nonce: v.string(),
   ciphertext: v.string(),
   client_message_id: v.exactOptional(ClientMessageId),
@@ -292,6 +297,18 @@ export const SystemPush = v.object({
   event: v.string(),
   eventData: v.exactOptional(JsonObject),
 });
+
+/** A list without the entries that do not fit: one odd member must not hide all the others. */
+const EachThatFits = <S extends v.GenericSchema>(entry: S) =>
+  v.pipe(
+    v.custom<v.InferInput<S>[]>(Array.isArray, "a list expected"),
+    v.transform((entries) =>
+      entries.flatMap((value): v.InferOutput<S>[] => {
+        const parsed = v.safeParse(entry, value);
+        return parsed.success ? [parsed.output] : [];
+      }),
+    ),
+  );
 
 export const PeerEntry = v.object({
   pubkey: PublicKey,
@@ -316,7 +333,7 @@ export type PeerEntry = v.InferOutput<typeof PeerEntry>;
 export const PeersList = v.object({
   type: v.literal("peers_list"),
   _reqId: ReqId,
-  peers: v.array(PeerEntry),
+  peers: EachThatFits(PeerEntry),
 });
 
 /** Proof that the owner let a member in: the signed invite, and the join request signed with the invite's key. */
@@ -345,7 +362,7 @@ export type MemberEntry = v.InferOutput<typeof MemberEntry>;
 export const MembersList = v.object({
   type: v.literal("members_list"),
   _reqId: ReqId,
-  members: v.array(MemberEntry),
+  members: EachThatFits(MemberEntry),
   /** The last member on this page, when there are more. */
   next: v.exactOptional(OpaqueId),
 });
@@ -390,7 +407,7 @@ export type BrokerFrameInput =
   | v.InferInput<typeof PushFrame>;
 
 /** What a push must at least have to be acknowledged and kept as a problem when the rest does not fit. */
-const PushIdentity = v.object(pushEnvelope);
+const PushIdentity = v.looseObject(pushEnvelope);
 
 export type ParsedBrokerFrame =
   | { kind: "frame"; frame: BrokerFrame }
@@ -408,7 +425,7 @@ const controlTypes: ReadonlySet<string> = new Set(
 export function parseBrokerFrame(text: string): ParsedBrokerFrame {
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = withoutNulls(JSON.parse(text));
   } catch {
     return { kind: "bad", why: "not JSON" };
   }
@@ -420,6 +437,12 @@ export function parseBrokerFrame(text: string): ParsedBrokerFrame {
   return parsed.success
     ? { kind: "frame", frame: parsed.output }
     : { kind: "bad", why: `${type}: ${explainIssues(parsed.issues)}` };
+}
+
+/** Older brokers write null where there is nothing: in a frame's own fields the two mean the same. */
+function withoutNulls(value: unknown): unknown {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return value;
+  return Object.fromEntries(Object.entries(value).filter(([, field]) => field !== null));
 }
 
 function parsePush(value: unknown): ParsedBrokerFrame {
@@ -479,7 +502,10 @@ export const BrokerHealth = v.object({
   version: v.string(),
   uptime_s: v.number(),
   connections: v.number(),
+  /** What somebody should look at; a broker that has some serves all the same. */
+  problems: v.exactOptional(v.array(v.object({ code: v.string(), message: v.string() })), []),
 });
+export type BrokerHealth = v.InferOutput<typeof BrokerHealth>;
 
 /** `broker.json` in the data directory: which process serves it, and where. */
 export const BrokerRecord = v.object({

@@ -236,6 +236,8 @@ export const OutboxReply = v.object({
 export type OutboxReply = v.InferOutput<typeof OutboxReply>;
 export const OutboxRowReply = v.object({
   ...OutboxItem.entries,
+  /** The text; null once it is older than the retention. */
+  message: v.nullable(Text),
   /** Oldest first: the rows that this one replaced and those that replaced it, itself included. */
   requeue_chain: v.array(v.object({ id: Text, client_message_id: Text, status: OutboxStatus })),
 });

@@ -122,6 +122,8 @@ export const replacedRetryMs = 10 * 60_000;
 export const stopGraceMs = 5_000;
 export const pushesWaitingMax = 1024;
 /** Stored problems that one transaction tries again; a change of keys has all of them tried. */
+/** Beyond this the oldest stored problem makes room for the newest. */
+export const problemsMax = 10_000;
 export const problemRetriesMax = 1000;
 
 /** Characters of a Unix socket path, the terminating zero not counted: `sun_path` of unix(7) and of macOS's sys/un.h. */

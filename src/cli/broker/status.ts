@@ -27,7 +27,8 @@ export const brokerStatus = defineCommand({
     const { pid, url, health } = running;
     await out.answer({ pid, url, data: dataDir, ...health }, () => {
       const connections = counted(health.connections, "connection");
-      return `${url}: up for ${spanText(health.uptime_s)}, pid ${pid}, version ${printableLine(health.version)}, ${connections}`;
+      const problems = health.problems.map(({ message }) => `\nproblem: ${printableLine(message)}`).join("");
+      return `${url}: up for ${spanText(health.uptime_s)}, pid ${pid}, version ${printableLine(health.version)}, ${connections}${problems}`;
     });
   },
 });

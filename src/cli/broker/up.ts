@@ -5,6 +5,8 @@ import { defineCommand, type Host } from "~/cli/command";
 import { unlessClosed } from "~/cli/output";
 import { eventually, startDetached } from "~/cli/server-process";
 import { MeshError } from "~/errors";
+import { connectionPolicies } from "~/wire/broker";
+import { dedupeRetentionDaysMin, historyDaysDefault, retentionDaysMax } from "~/wire/limits";
 import { brokerPaths } from "~/wire/paths";
 
 const readyTimeoutMs = 15_000;
@@ -35,6 +37,25 @@ export const brokerUp = defineCommand({
     "tls-cert": { type: "string", valueHint: "FILE", description: "certificate, PEM; with --tls-key" },
     "tls-key": { type: "string", valueHint: "FILE", description: "its private key, PEM" },
     "behind-proxy": { type: "boolean", description: "a proxy in front of it does TLS" },
+    connections: {
+      type: "enum",
+      options: connectionPolicies,
+      default: "prefer_newest",
+      description: "what becomes of a member's connection when the same member connects again",
+    },
+    "dedupe-days": {
+      type: "string",
+      valueHint: "N",
+      description: `days for which message ids are remembered, ${dedupeRetentionDaysMin} at least (default: for good)`,
+      parse: wholeNumber(dedupeRetentionDaysMin, retentionDaysMax),
+    },
+    "history-days": {
+      type: "string",
+      valueHint: "N",
+      default: String(historyDaysDefault),
+      description: "days for which sealed contents are kept that nobody waits for any more",
+      parse: wholeNumber(1, retentionDaysMax),
+    },
   },
   notes:
     "At first start it writes the admin token to admin-token in its data directory (0600). A broker that already runs is left as it is: the command says so and ends with 0.",
@@ -58,6 +79,9 @@ export const brokerUp = defineCommand({
           port: args.port,
           ...(tls === undefined ? {} : { tls }),
           behindProxy: args["behind-proxy"],
+          connectionPolicy: args.connections,
+          ...(args["dedupe-days"] === undefined ? {} : { dedupeDays: args["dedupe-days"] }),
+          historyDays: args["history-days"],
         },
         host.interrupted,
         ({ url }) => void unlessClosed(say(host, dataDir, { pid: process.pid, url }, true)),
@@ -73,6 +97,8 @@ export const brokerUp = defineCommand({
           ...["broker", "up", "--host", args.host, "--port", String(args.port), "--data", dataDir],
           ...(tls === undefined ? [] : ["--tls-cert", tls.certFile, "--tls-key", tls.keyFile]),
           ...(args["behind-proxy"] ? ["--behind-proxy"] : []),
+          ...["--connections", args.connections, "--history-days", String(args["history-days"])],
+          ...(args["dedupe-days"] === undefined ? [] : ["--dedupe-days", String(args["dedupe-days"])]),
         ],
         logFile: log,
         host,

@@ -39,6 +39,7 @@ function renderRow(row: OutboxRowReply): string {
     ...optional("broker's id", row.broker_message_id),
     ...optional("last error", row.last_error),
     ...(row.may_have_been_sent ? [["note", "it was on the wire once: the recipient may have it"]] : []),
+    ["text", row.message === null ? "not kept any more" : printableLine(row.message)],
     ...(row.requeue_chain.length > 1
       ? row.requeue_chain.map((link, index) => [
           index === 0 ? "chain" : "",

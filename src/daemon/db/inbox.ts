@@ -5,6 +5,7 @@
 import type { Database } from "bun:sqlite";
 import { migrate } from "~/disk/sqlite";
 import type { Letter, ProblemReason } from "~/identity/envelope";
+import { problemsMax } from "~/wire/limits";
 import type { Priority } from "~/wire/text";
 
 const schema = [
@@ -152,7 +153,7 @@ export class Inbox {
     return row?.seq;
   }
 
-  /** Keeps a push that could not become a message; false when it is kept already. */
+  /** Keeps a push that could not become a message, within `problemsMax`; false when it is kept already. */
   insertProblem(problem: Omit<ProblemRow, "seq">): boolean {
     const { changes } = this.db
       .query(
@@ -171,6 +172,8 @@ export class Inbox {
         problem.push,
         problem.received_at,
       );
+    if (changes > 0)
+      this.db.query("DELETE FROM problems WHERE seq <= (SELECT max(seq) FROM problems) - ?").run(problemsMax);
     return changes > 0;
   }
 

@@ -155,7 +155,7 @@ const newColumns = [
   "expects_reply",
 ] as const satisfies (keyof NewOutboxRow)[];
 
-const insertSql = `INSERT INTO outbox (${newColumns.join(", ")}, status) VALUES (${newColumns.map(() => "?").join(", ")}, 'pending') RETURNING seq`;
+const insertSql = `INSERT INTO outbox (${newColumns.join(", ")}, status) VALUES (${newColumns.map(() => "?").join(", ")}, 'pending')`;
 const sendableColumns =
   "seq, client_message_id, enqueued_at, attempts, next_attempt_at, first_sent_at, priority, target_spec, nonce, ciphertext, wire_fingerprint, body_version, reply_to_id";
 
@@ -181,9 +181,7 @@ export class Outbox {
   /** Returns the row's place. */
   insert(row: NewOutboxRow): number {
     const values = newColumns.map((column): Bound => row[column]);
-    const inserted = this.db.query<{ seq: number }, Bound[]>(insertSql).get(...values);
-    if (inserted === null) throw new Error("an insert returned no row");
-    return inserted.seq;
+    return Number(this.db.query<unknown, Bound[]>(insertSql).run(...values).lastInsertRowid);
   }
 
   byClientMessageId(id: string): OutboxRow | null {

@@ -170,11 +170,14 @@ describe("outbox", () => {
       { id: "row0", client_message_id: "id0", status: "aborted" },
       { id: "row1", client_message_id: "id1", status: "dead" },
     ];
-    const { host, daemon } = hostWith(() => json({ ...row(), requeue_chain: chain }));
+    const { host, daemon } = hostWith(() =>
+      json({ ...row(), message: "deploy\u001b[2J it", requeue_chain: chain }),
+    );
     await outboxShow.execute(["id/1"], host);
     expect(daemon.seen[0]?.target).toBe("/v1/outbox/id%2F1");
-    for (const words of ["attempts", "it was on the wire once", "id0 (aborted)", "id1 (dead)"])
+    for (const words of ["attempts", "it was on the wire once", "id0 (aborted)", "id1 (dead)", "deploy"])
       expect(textOf(host)).toContain(words);
+    expect(textOf(host)).not.toContain("\u001b");
   });
 
   const requeued = (id: string) => ({

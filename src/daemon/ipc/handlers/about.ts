@@ -17,7 +17,7 @@ export const getVersion = (parts: DaemonParts) => (): Answer<"version"> => ({
     schema_version: outboxSchemaVersion,
     meshes: Object.fromEntries(
       parts.meshes.sessions.map((session) => [
-        session.mesh.slug,
+        parts.meshes.slugOf(session.mesh.meshId),
         { broker_features: session.terms?.features ?? null },
       ]),
     ),

@@ -50,7 +50,11 @@ export const getOutboxRow =
       status,
     }));
     return {
-      json: { ...renderOutboxItem(row, (meshId) => parts.meshes.slugOf(meshId)), requeue_chain: chain },
+      json: {
+        ...renderOutboxItem(row, (meshId) => parts.meshes.slugOf(meshId)),
+        message: row.payload,
+        requeue_chain: chain,
+      },
     };
   };
 
