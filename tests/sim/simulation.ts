@@ -155,10 +155,12 @@ class Simulation {
       (sum, { outbox }) => sum + outbox.counts().pending + outbox.counts().inflight,
       0,
     );
+    // What is stored as a problem was acknowledged, and becomes a message once its sender is known.
+    const doubtful = living.reduce((sum, { inbox }) => sum + inbox.problemCount(), 0);
     const undelivered = this.#broker.db
       .query<{ n: number }, []>("SELECT count(*) AS n FROM deliveries WHERE delivered_at IS NULL")
       .get();
-    return waiting === 0 && (undelivered?.n ?? 0) === 0;
+    return waiting === 0 && doubtful === 0 && (undelivered?.n ?? 0) === 0;
   }
 
   // ── Callers ───────────────────────────────────────────────────────────────────────────────────────────────────────
