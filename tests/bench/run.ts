@@ -67,14 +67,27 @@ try {
     `p50 / bare commit p50                              ${(trip.p50Ms / commit.p50Ms).toFixed(2)}\n`,
   );
 
-  const drained = await mesh.drain("alice", "bob", 5_000);
+  const drained = await mesh.drain("alice", "bob", 10_000);
   console.log("End to end: accepted here, stored there (three commits a message)");
+  const endToEnd = 10_000 / drained.seconds;
+  console.log(`  10000 messages in ${drained.seconds.toFixed(2)} s       ${Math.round(endToEnd)} / s`);
   console.log(
-    `  5000 messages in ${drained.seconds.toFixed(2)} s        ${Math.round(5_000 / drained.seconds)} / s`,
+    `  throughput / bare commits                        ${(endToEnd / commit.perSecond).toFixed(2)}`,
   );
   console.log(
-    `  throughput / bare commits                        ${(5_000 / drained.seconds / commit.perSecond).toFixed(2)}\n`,
+    `  throughput / one message at a time               ${(endToEnd / trip.perSecond).toFixed(1)}\n`,
   );
+
+  const loaded = await measure(alice, 64, 12_000, (n) => ["POST", "/v1/send", body(n)]);
+  console.log(
+    table("Accept under load: the same while everything accepted is sent, answered and stored", [
+      ["POST /v1/send", 64, loaded],
+    ]),
+  );
+  console.log(
+    `accepts / bare commits                             ${(loaded.perSecond / commit.perSecond).toFixed(2)}\n`,
+  );
+  await mesh.settled("alice");
 
   const version = commandTimes(alice, ["--version"], 20);
   const send = commandTimes(alice, ["send", "bob", "from the command line", "--json"], 20);

@@ -156,7 +156,15 @@ class Simulation {
       0,
     );
     // What is stored as a problem was acknowledged, and becomes a message once its sender is known.
-    const doubtful = living.reduce((sum, { inbox }) => sum + inbox.problemCount(), 0);
+    const doubtful = living.reduce(
+      (sum, { inbox }) =>
+        sum +
+        living.reduce(
+          (n, { person }) => n + inbox.waitingForSender(this.#broker.meshId, person.keys.publicKey).length,
+          0,
+        ),
+      0,
+    );
     const undelivered = this.#broker.db
       .query<{ n: number }, []>("SELECT count(*) AS n FROM deliveries WHERE delivered_at IS NULL")
       .get();
