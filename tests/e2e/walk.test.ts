@@ -417,3 +417,11 @@ test("--json keeps to one JSON value on standard output, failures included", asy
     expect([what, result.stderr]).toEqual([what, expect.stringMatching(/^claudemesh: |\nclaudemesh: /)]);
   }
 });
+
+test("a member can be written to the moment it has joined, before the news of it has come", async () => {
+  const mesh = await startMesh({ members: ["alice"] });
+  for (const name of ["bob", "carol", "dave"]) {
+    await mesh.join(name);
+    expect((await mesh.alice.post(name, "welcome")).status).toBe(202);
+  }
+});
