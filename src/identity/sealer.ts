@@ -3,6 +3,7 @@
  * between two members, with their ed25519 keys converted to curve25519. The key shared by a pair is computed once and
  * kept: that is most of the cost.
  */
+import { randomBytes } from "node:crypto";
 import sodium from "libsodium-wrappers";
 import { MeshError } from "~/errors";
 
@@ -29,11 +30,11 @@ export class Sealer {
 
   /** Throws `peer_untrusted` when the recipient's key is no valid curve point. */
   seal(content: string, senderSecretKey: string, recipientPublicKey: string): Sealed {
-    const nonce = sodium.randombytes_buf(sodium.crypto_box_NONCEBYTES);
+    const nonce = randomBytes(sodium.crypto_box_NONCEBYTES);
     const key = this.#sharedKey(senderSecretKey, recipientPublicKey);
     const sealed = sodium.crypto_box_easy_afternm(Buffer.from(content, "utf8"), nonce, key);
     return {
-      nonce: Buffer.from(nonce).toString("base64"),
+      nonce: nonce.toString("base64"),
       ciphertext: Buffer.from(sealed).toString("base64"),
     };
   }

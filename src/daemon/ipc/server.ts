@@ -193,13 +193,15 @@ function readQuery(url: string): Record<string, string> {
   return query;
 }
 
+const strictUtf8 = new TextDecoder("utf-8", { fatal: true });
+
 async function readJson(request: Request, clock: Clock): Promise<unknown> {
   if (Number(request.headers.get("content-length") ?? 0) > ipcBodyBytesMax) throw bodyTooLarge();
   const bytes = await readBytes(request, clock);
   if (bytes.byteLength > ipcBodyBytesMax) throw bodyTooLarge();
   let text: string;
   try {
-    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    text = strictUtf8.decode(bytes);
   } catch (error) {
     throw new MeshError("invalid_json", "the request body is not valid UTF-8", { cause: error });
   }
