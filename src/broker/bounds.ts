@@ -9,6 +9,7 @@ export const defaultBounds = {
   inviteDaysMax: limits.inviteDaysMax,
   connectionsPerBrokerMax: limits.connectionsPerBrokerMax,
   sendOnlyPerMemberMax: limits.sendOnlyPerMemberMax,
+  concurrentPerMemberMax: limits.concurrentPerMemberMax,
   hellosRememberedPerMemberMax: limits.hellosRememberedPerMemberMax,
   helloTimeoutMs: limits.helloTimeoutMs,
   queuedPerRecipientMax: limits.queuedPerRecipientMax,
@@ -22,6 +23,10 @@ export const defaultBounds = {
   framesWaitingPerConnectionMax: limits.framesWaitingPerConnectionMax,
   frameBytesWaitingPerConnectionMax: limits.frameBytesWaitingPerConnectionMax,
   socketBacklogBytesMax: limits.socketBacklogBytesMax,
+  upkeepEveryMs: limits.upkeepEveryMs,
+  upkeepPauseMs: limits.upkeepPauseMs,
+  upkeepWrittenRowsMax: limits.upkeepWrittenRowsMax,
+  upkeepReadRowsMax: limits.upkeepReadRowsMax,
   pingEveryMs: limits.pingEveryMs,
   silenceMsMax: limits.silenceMsMax,
 };

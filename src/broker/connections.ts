@@ -1,6 +1,7 @@
 /**
- * Who is connected. A connection greets first and then has a session: the member that it speaks for. A member has at most one
- * full session, which gets its deliveries and shows its presence, and some that only send.
+ * Who is connected. A connection greets first and then has a session: the member that it speaks for. A member has one full
+ * session, or several where the broker's policy allows it, and some that only send. Its deliveries go to the oldest full one alone:
+ * so each is leased once, and none overtakes another of the same sender. When that one ends, the next oldest takes over.
  */
 import type { InferOutput } from "valibot";
 import type { Bounds } from "~/broker/bounds";
@@ -18,6 +19,8 @@ export interface Connection {
   session: Session | undefined;
   /** Nothing that still arrives on it counts. */
   closed: boolean;
+  /** Its socket is gone; the connection itself goes once that is settled. */
+  leaving: boolean;
 }
 
 /** The member that a connection speaks for, as it was at the hello. */
@@ -30,6 +33,7 @@ export interface Identity {
   readonly meshId: string;
 }
 
+/** What a member says of itself: its full sessions share it, and it ends with the last of them. */
 export interface Presence {
   status: InferOutput<typeof Status>;
   summary: string | null;
@@ -44,7 +48,7 @@ export class Session {
   readonly connectedAtMs: number;
   readonly lanes = new Lanes();
   readonly leases: LeaseWindow;
-  readonly presence: Presence = { status: "idle", summary: null, visible: true, profile: null };
+  readonly presence: Presence;
   /** The socket has more to write than it should: nothing is pushed until it has drained. */
   backlogged = false;
 
@@ -54,23 +58,28 @@ export class Session {
     hello: Hello,
     connectedAtMs: number,
     bounds: Bounds,
+    presence: Presence = { status: "idle", summary: null, visible: true, profile: null },
   ) {
     this.connection = connection;
     this.identity = identity;
     this.hello = hello;
     this.connectedAtMs = connectedAtMs;
     this.leases = new LeaseWindow(bounds);
+    this.presence = presence;
   }
 
-  /** Gets no deliveries, shows no presence and replaces nobody. */
   get sendOnly(): boolean {
-    return this.hello.capabilities.includes(capability.sendOnly);
+    return isSendOnly(this.hello);
   }
 }
 
+/** Such a connection gets no deliveries, shows no presence and replaces nobody. */
+export const isSendOnly = (hello: Hello): boolean => hello.capabilities.includes(capability.sendOnly);
+
 export class Connections {
   readonly #byId = new Map<ConnectionId, Connection>();
-  readonly #fullByMember = new Map<MemberRow, Session>();
+  /** Oldest first. */
+  readonly #fullByMember = new Map<MemberRow, Set<Session>>();
   readonly #sendOnlyByMember = new Map<MemberRow, Set<Session>>();
   readonly #fullByMesh = new Map<MeshRow, Set<Session>>();
 
@@ -79,7 +88,7 @@ export class Connections {
   }
 
   open(id: ConnectionId): void {
-    this.#byId.set(id, { id, session: undefined, closed: false });
+    this.#byId.set(id, { id, session: undefined, closed: false, leaving: false });
   }
 
   /** The connection if it is there and still counts. */
@@ -92,7 +101,7 @@ export class Connections {
     this.#byId.delete(id);
   }
 
-  /** Gives the connection its session. The member's full session before it must have been closed. */
+  /** Gives the connection its session. Those that it replaces must have been closed. */
   admit(connection: Connection, session: Session): void {
     const { member, mesh } = session.identity;
     connection.session = session;
@@ -100,8 +109,7 @@ export class Connections {
       setOf(this.#sendOnlyByMember, member).add(session);
       return;
     }
-    if (this.#fullByMember.has(member)) throw new Error(`member ${member} has a full session already`);
-    this.#fullByMember.set(member, session);
+    setOf(this.#fullByMember, member).add(session);
     setOf(this.#fullByMesh, mesh).add(session);
   }
 
@@ -116,34 +124,47 @@ export class Connections {
     if (session.sendOnly) {
       removeFrom(this.#sendOnlyByMember, member, session);
     } else {
-      this.#fullByMember.delete(member);
+      removeFrom(this.#fullByMember, member, session);
       removeFrom(this.#fullByMesh, mesh, session);
     }
     return session;
   }
 
-  /** The session that gets the member's deliveries. */
+  /** The session that gets the member's deliveries: its oldest full one. */
   fullOf(member: MemberRow): Session | undefined {
-    return this.#fullByMember.get(member);
+    return firstOf(this.#fullByMember.get(member));
   }
 
-  countSendOnly(member: MemberRow): number {
-    return this.#sendOnlyByMember.get(member)?.size ?? 0;
+  /** Every session of the member but those whose sockets are gone. */
+  presentOf(member: MemberRow): { full: Session[]; sendOnly: number } {
+    const isThere = ({ connection }: Session) => this.get(connection)?.leaving === false;
+    return {
+      full: [...(this.#fullByMember.get(member) ?? [])].filter(isThere),
+      sendOnly: [...(this.#sendOnlyByMember.get(member) ?? [])].filter(isThere).length,
+    };
   }
 
   /** Every session of the member. */
   allOf(member: MemberRow): Session[] {
-    const full = this.#fullByMember.get(member);
-    return [...(full === undefined ? [] : [full]), ...(this.#sendOnlyByMember.get(member) ?? [])];
+    return [...(this.#fullByMember.get(member) ?? []), ...(this.#sendOnlyByMember.get(member) ?? [])];
   }
 
   fullIn(mesh: MeshRow): Iterable<Session> {
     return this.#fullByMesh.get(mesh) ?? [];
   }
 
-  full(): Iterable<Session> {
-    return this.#fullByMember.values();
+  /** The sessions that get deliveries, one for each member that has any. */
+  *takers(): Iterable<Session> {
+    for (const sessions of this.#fullByMember.values()) {
+      const taker = firstOf(sessions);
+      if (taker !== undefined) yield taker;
+    }
   }
+}
+
+function firstOf<T>(values: Iterable<T> = []): T | undefined {
+  for (const value of values) return value;
+  return undefined;
 }
 
 function setOf<K, V>(map: Map<K, Set<V>>, key: K): Set<V> {

@@ -13,18 +13,22 @@ import {
   closeCodeInternal,
   type Decision,
   type Effect,
+  type OutgoingFrame,
   type Output,
   peerEvent,
   refuseConnection,
+  refuseHello,
   type SystemEvent,
 } from "~/broker/effects";
 import type { Instant } from "~/broker/instant";
 import type { Joined, NewId, Removal } from "~/broker/membership";
+import { meet } from "~/broker/policy";
 import { Rate } from "~/broker/rate";
 import type { MemberRow, MeshRow } from "~/broker/rows";
+import { dedupeFeature, defaultSettings, type Settings } from "~/broker/settings";
 import type { Store } from "~/broker/sqlite";
 import { messageOf, systemCodeOf } from "~/errors";
-import { type BrokerFrameInput, closeCode, type Features, type Hello } from "~/wire/broker";
+import { closeCode, type Features, type Hello } from "~/wire/broker";
 
 const pushesPerReadMax = 64;
 /** Added to the size of a push's ciphertext for the rest of its frame. */
@@ -46,12 +50,14 @@ export class Core {
   readonly #store: Store;
   readonly #bounds: Bounds;
   readonly #newId: NewId;
+  readonly #settings: Settings;
   readonly #context: DecideContext;
 
-  constructor(store: Store, bounds: Bounds, newId: NewId) {
+  constructor(store: Store, bounds: Bounds, newId: NewId, settings: Settings = defaultSettings) {
     this.#store = store;
     this.#bounds = bounds;
     this.#newId = newId;
+    this.#settings = settings;
     const isConnected = (member: MemberRow) => this.connections.fullOf(member) !== undefined;
     this.#context = {
       store,
@@ -59,6 +65,7 @@ export class Core {
       connections: this.connections,
       counters: this.counters,
       sends: { store, bounds, newId, rate: new Rate(bounds), isConnected },
+      connectionPolicy: settings.connectionPolicy,
     };
   }
 
@@ -96,7 +103,7 @@ export class Core {
   /** When the next lease runs out, in steady milliseconds; undefined when nothing is in flight. */
   nextLapseMs(): number | undefined {
     let next: number | undefined;
-    for (const { leases } of this.connections.full()) {
+    for (const { leases } of this.connections.takers()) {
       const { dueMs } = leases;
       if (dueMs !== undefined && (next === undefined || dueMs < next)) next = dueMs;
     }
@@ -106,7 +113,7 @@ export class Core {
   /** Takes back the leases that have run out, and pushes from the oldest of them again. */
   lapse(at: Instant): Output[] {
     const outputs: Output[] = [];
-    for (const session of [...this.connections.full()]) {
+    for (const session of [...this.connections.takers()]) {
       const { count } = session.leases;
       if (!session.leases.lapse(at)) continue;
       const fields = { member: session.identity.memberId, messages: count };
@@ -185,15 +192,15 @@ export class Core {
         outputs.push(effect);
         break;
       case "close":
-        outputs.push(...this.#close(effect.connection, effect.code, effect.reason));
+        outputs.push(...this.#close(effect.connection, effect.code, effect.reason, at));
         break;
       case "admit":
         outputs.push(...this.#admit(effect.connection, effect.hello, effect.identity, at));
         woken.add(effect.identity.member);
         break;
       case "settle_lease":
-        effect.session.leases.settle(effect.messageId);
-        woken.add(effect.session.identity.member);
+        this.connections.fullOf(effect.member)?.leases.settle(effect.messageId);
+        woken.add(effect.member);
         break;
       case "wake":
         woken.add(effect.member);
@@ -202,37 +209,35 @@ export class Core {
         outputs.push(...this.#announce(effect.mesh, effect.event, effect.except));
         break;
       case "expel":
-        outputs.push(...this.#expel(effect.removal));
+        outputs.push(...this.#expel(effect.removal, at));
         break;
       case "leave":
-        outputs.push(...this.#end(effect.connection));
+        outputs.push(...this.#end(effect.connection, at));
         this.connections.forget(effect.connection);
         break;
     }
   }
 
-  /** The member's newest connection takes the place of the one before; those that only send take nobody's. */
   #admit(id: ConnectionId, hello: Hello, identity: Identity, at: Instant): Output[] {
     const connection = this.connections.get(id);
     if (connection === undefined) return [];
-    const session = new Session(id, identity, hello, at.wallMs, this.#bounds);
-    const outputs: Output[] = [];
-    let wasSeen = false;
-    if (session.sendOnly) {
-      const max = this.#bounds.sendOnlyPerMemberMax;
-      if (this.connections.countSendOnly(identity.member) >= max) {
-        const message = `this member has ${max} connections that only send, the most it may have`;
-        return this.#refuse(id, "too_many_connections", message);
-      }
-    } else {
-      const older = this.connections.fullOf(identity.member);
-      if (older !== undefined) {
-        wasSeen = older.presence.visible;
-        this.connections.close(older.connection);
-        const reason = "replaced by a newer connection of this member";
-        outputs.push({ do: "close", connection: older.connection, code: closeCode.replaced, reason });
-      }
+    const { member, mesh } = identity;
+    const present = this.connections.presentOf(member);
+    const meeting = meet(hello, present, this.#settings.connectionPolicy, this.#bounds);
+    if ("refused" in meeting) {
+      this.connections.close(id);
+      return refuseHello(id, meeting.refused);
     }
+    const { replaces } = meeting;
+    const before = this.connections.fullOf(member);
+    const beside = present.full.find((session) => !replaces.includes(session));
+    const outputs: Output[] = [];
+    for (const older of replaces) {
+      this.connections.close(older.connection);
+      const reason = "replaced by a newer connection of this member";
+      outputs.push({ do: "close", connection: older.connection, code: closeCode.replaced, reason });
+    }
+    const session = new Session(id, identity, hello, at.wallMs, this.#bounds, beside?.presence);
     this.connections.admit(connection, session);
     const frame = {
       type: "hello_ack" as const,
@@ -241,56 +246,57 @@ export class Core {
       features: this.#features(),
     };
     outputs.push({ do: "send", to: id, frame });
-    if (!session.sendOnly && !wasSeen)
-      outputs.push(...this.#announce(identity.mesh, peerEvent(identity, "peer_joined"), identity.member));
+    const isSeen = !session.sendOnly && session.presence.visible;
+    if (isSeen && before?.presence.visible !== true)
+      outputs.push(...this.#announce(mesh, peerEvent(identity, "peer_joined"), member));
     return outputs;
   }
 
   #features(): Features & Record<string, unknown> {
     return {
-      client_message_id_dedupe: { version: 1, mode: "permanent", request_fingerprint: true },
+      client_message_id_dedupe: dedupeFeature(this.#settings),
       max_payload: { version: 1, inline_bytes: this.#bounds.inlineBytes },
       lanes: { version: 1 },
       members: { version: 1 },
-      concurrent_connection_policy: { version: 1, default_policy: "prefer_newest" },
+      concurrent_connection_policy: { version: 1, default_policy: this.#settings.connectionPolicy },
     };
   }
 
-  #expel({ member, meshId }: Removal): Output[] {
+  #expel({ member, meshId }: Removal, at: Instant): Output[] {
     const outputs = this.connections
       .allOf(member.member)
-      .flatMap(({ connection }) => this.#close(connection, closeCode.removed, "removed from the mesh"));
+      .flatMap(({ connection }) => this.#close(connection, closeCode.removed, "removed from the mesh", at));
     if (member.removed_at !== null) return outputs;
     const event = "member_removed";
     const { pubkey, display_name: displayName } = member;
     return [...outputs, ...this.#announce(member.mesh, { meshId, event, pubkey, displayName }, undefined)];
   }
 
+  /** Of a connection that has no session yet. */
   #refuse(id: ConnectionId, code: string, message: string): Output[] {
-    const outputs: Output[] = [];
-    for (const effect of refuseConnection(id, code, message)) {
-      if (effect.do === "send") outputs.push(effect);
-      else outputs.push(...this.#close(id, effect.code, effect.reason));
-    }
-    return outputs;
+    this.connections.close(id);
+    return refuseConnection(id, code, message);
   }
 
-  #close(id: ConnectionId, code: number, reason: string): Output[] {
-    return [{ do: "close", connection: id, code, reason }, ...this.#end(id)];
+  #close(id: ConnectionId, code: number, reason: string, at: Instant): Output[] {
+    return [{ do: "close", connection: id, code, reason }, ...this.#end(id, at)];
   }
 
-  /** Ends the connection's session, and tells the mesh when with it a peer goes. */
-  #end(id: ConnectionId): Output[] {
+  /** Ends the connection's session. The member's next one takes over what was in flight; with the last of them a peer goes. */
+  #end(id: ConnectionId, at: Instant): Output[] {
     const session = this.connections.close(id);
-    if (session === undefined || session.sendOnly || !session.presence.visible) return [];
-    const { identity } = session;
+    if (session === undefined || session.sendOnly) return [];
+    const { identity, presence } = session;
+    const heir = this.connections.fullOf(identity.member);
+    if (heir !== undefined) return this.#push(heir, at);
+    if (!presence.visible) return [];
     return this.#announce(identity.mesh, peerEvent(identity, "peer_left"), identity.member);
   }
 
   #announce(mesh: MeshRow, event: SystemEvent, except: MemberRow | undefined): Output[] {
     const { meshId, pubkey, displayName } = event;
     const eventData = { pubkey, displayName };
-    const frame: BrokerFrameInput = {
+    const frame: OutgoingFrame = {
       type: "push",
       subtype: "system",
       meshId,
@@ -308,6 +314,7 @@ export class Core {
   #push(session: Session, at: Instant): Output[] {
     const outputs: Output[] = [];
     const { leases, identity, connection: to } = session;
+    if (this.connections.fullOf(identity.member) !== session) return outputs;
     while (!session.backlogged) {
       const wanted = Math.min(pushesPerReadMax, this.#bounds.leasesPerConnectionMax - leases.count);
       if (wanted <= 0) return outputs;
@@ -318,7 +325,7 @@ export class Core {
         // What was committed stays so; this member reads on when it is back and the disk is, too.
         const fields = { member: identity.memberId, error: messageOf(error) };
         outputs.push({ do: "log", level: "error", message: "cannot read what waits for a member", fields });
-        return [...outputs, ...this.#close(to, closeCodeInternal, "the broker cannot read its store")];
+        return [...outputs, ...this.#close(to, closeCodeInternal, "the broker cannot read its store", at)];
       }
       for (const delivery of deliveries) {
         const bytes = delivery.ciphertext.length + pushOverheadBytes;

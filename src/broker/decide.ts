@@ -1,9 +1,15 @@
 /**
  * What each frame leads to. Called in the order of arrival, inside the batch's transaction, with the sessions as they were before
- * the batch. What later frames of the same batch must see at once (lanes, rate, presence) changes here; everything else is an effect.
+ * the batch. What later frames of the same batch must see at once (lanes, rate, presence, who is leaving) changes here; everything else is an effect.
  */
 import type { Bounds } from "~/broker/bounds";
-import type { Connection, ConnectionId, Connections, Session } from "~/broker/connections";
+import {
+  type Connection,
+  type ConnectionId,
+  type Connections,
+  isSendOnly,
+  type Session,
+} from "~/broker/connections";
 import { membersFor, peersFor } from "~/broker/directory";
 import {
   type Arrival,
@@ -14,15 +20,25 @@ import {
   type Output,
   peerEvent,
   refuseConnection,
+  refuseHello,
 } from "~/broker/effects";
 import type { Misfit, Received } from "~/broker/frames";
 import { judgeHello } from "~/broker/hello";
 import type { Instant } from "~/broker/instant";
 import { createInvite, removeMember, revokeInvite } from "~/broker/membership";
+import { meet } from "~/broker/policy";
+import type { MemberRow } from "~/broker/rows";
 import { decideSend, refusalAck, type SendContext, sendIdOf } from "~/broker/sends";
 import type { Store } from "~/broker/sqlite";
 import { MeshError } from "~/errors";
-import { type BrokerFrameInput, type ClientFrame, closeCode, type SendFrame } from "~/wire/broker";
+import {
+  type BrokerFrameInput,
+  type ClientFrame,
+  type ConnectionPolicy,
+  closeCode,
+  type Hello,
+  type SendFrame,
+} from "~/wire/broker";
 
 /** Frames that did not count, since the start. */
 export interface Counters {
@@ -38,6 +54,7 @@ export interface DecideContext {
   connections: Connections;
   counters: Counters;
   sends: SendContext;
+  connectionPolicy: ConnectionPolicy;
 }
 
 /** A frame that takes a session and has an answer of its own. */
@@ -56,6 +73,7 @@ export function decideArrival(
 ): Decision {
   const connection = context.connections.get(id);
   if (input.type === "gone") {
+    if (connection !== undefined) connection.leaving = true;
     const session = connection?.session;
     if (session !== undefined) context.store.noteSeen(session.identity.member, at.wallMs);
     return { effects: [{ do: "leave", connection: id }] };
@@ -116,13 +134,10 @@ function decideGreeting({ id }: Connection, input: Received, context: DecideCont
   switch (input.type) {
     case "hello": {
       const verdict = judgeHello(input, context.store, context.bounds, at);
-      if ("admitted" in verdict)
-        return [{ do: "admit", connection: id, hello: input, identity: verdict.admitted }];
-      const { code, message, closeCode: closing } = verdict.refused;
-      return [
-        { do: "log", level: "info", message: "refused a hello", fields: { code } },
-        ...refuseConnection(id, code, message, closing),
-      ];
+      if ("refused" in verdict) return refuseHello(id, verdict.refused);
+      const { admitted } = verdict;
+      noteCapabilities(input, admitted.member, context);
+      return [{ do: "admit", connection: id, hello: input, identity: admitted }];
     }
     case "session_hello":
       return refuseConnection(id, "unsupported_hello", "this broker takes member connections only");
@@ -132,6 +147,14 @@ function decideGreeting({ id }: Connection, input: Received, context: DecideCont
       context.counters.malformed++;
       return refuseConnection(id, "malformed", `the first frame must be a hello, not ${input.type}`);
   }
+}
+
+/** What a daemon can do is what the one that takes the deliveries can: one that will be turned away says nothing of it. */
+function noteCapabilities(hello: Hello, member: MemberRow, context: DecideContext): void {
+  const { store, bounds, connections, connectionPolicy } = context;
+  if (isSendOnly(hello)) return;
+  const meeting = meet(hello, connections.presentOf(member), connectionPolicy, bounds);
+  if ("replaces" in meeting) store.noteCapabilities(member, hello.capabilities);
 }
 
 // ── Sends ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -221,10 +244,10 @@ function decideRequest(frame: Request, session: Session, context: DecideContext,
 }
 
 function acknowledge(messageId: string, session: Session, context: DecideContext, at: Instant): Effect[] {
-  const isMarked =
-    !session.sendOnly && context.store.markDelivered(session.identity.member, messageId, at.wallMs);
+  const { member } = session.identity;
+  const isMarked = !session.sendOnly && context.store.markDelivered(member, messageId, at.wallMs);
   if (!isMarked) context.counters.ignoredAcks++;
-  return [{ do: "settle_lease", session, messageId }];
+  return session.sendOnly ? [] : [{ do: "settle_lease", member, messageId }];
 }
 
 function setPresence(frame: PresenceFrame, session: Session): Effect[] {

@@ -13,12 +13,13 @@ type MemberEntry = Of<"members_list">["members"][number];
 const isSeenBy = (session: Session, asker: Session): boolean =>
   session.presence.visible || session.identity.member === asker.identity.member;
 
-/** The peers that the asker may see; in a mesh too large for one frame, as many as it holds. */
+/** The peers that the asker may see, each once, as its oldest connection tells of it; in a mesh too large for one frame, as many as it holds. */
 export function peersFor(asker: Session, connections: Connections): PeerEntry[] {
   const peers: PeerEntry[] = [];
   let bytes = 0;
   for (const session of connections.fullIn(asker.identity.mesh)) {
-    if (!isSeenBy(session, asker)) continue;
+    const isTaker = connections.fullOf(session.identity.member) === session;
+    if (!isTaker || !isSeenBy(session, asker)) continue;
     const entry = peerEntry(session);
     bytes += jsonBytes(entry);
     if (bytes > listBytesMax) break;
@@ -72,7 +73,8 @@ function memberEntry(member: ListedMember, asker: Session, connections: Connecti
     pubkey: member.pubkey,
     display_name: member.display_name,
     role: member.role,
-    capabilities: member.capabilities,
+    // What matters is what the connection can do that gets the deliveries, which need not be the one that greeted last.
+    capabilities: session?.hello.capabilities ?? member.capabilities,
     joined_at: isoTime(member.joined_at),
     ...(member.last_seen_at === undefined ? {} : { last_seen_at: isoTime(member.last_seen_at) }),
     online: session !== undefined && isSeenBy(session, asker),
@@ -82,7 +84,7 @@ function memberEntry(member: ListedMember, asker: Session, connections: Connecti
 
 const jsonBytes = (value: object): number => Buffer.byteLength(JSON.stringify(value));
 
-export function pushFrame(delivery: Delivery, meshId: string): BrokerFrameInput {
+export function pushFrame(delivery: Delivery, meshId: string): Of<"push"> {
   return {
     type: "push",
     messageId: delivery.message_id,

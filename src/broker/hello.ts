@@ -8,7 +8,7 @@ import type { Instant } from "~/broker/instant";
 import type { Store } from "~/broker/sqlite";
 import { isoTime } from "~/clock";
 import { verifyText } from "~/identity/keys";
-import { capability, closeCode, type Hello } from "~/wire/broker";
+import { closeCode, type Hello } from "~/wire/broker";
 import { helloSkewMsMax } from "~/wire/limits";
 import { helloText } from "~/wire/signed";
 
@@ -25,7 +25,7 @@ const protocolVersion = 1;
 /** ECMA-262 §21.4.1.1: no later moment has a date. */
 const dateMsMax = 8.64e15;
 
-/** Judges a hello and, when it is believed, notes that the member was seen. Writes; call inside a transaction. */
+/** Judges a hello, and remembers one that is believed. Writes; call inside a transaction. */
 export function judgeHello(hello: Hello, store: Store, bounds: Bounds, at: Instant): HelloVerdict {
   if (hello.protocolVersion !== undefined && hello.protocolVersion !== protocolVersion) {
     return refuse(
@@ -52,8 +52,6 @@ export function judgeHello(hello: Hello, store: Store, bounds: Bounds, at: Insta
     return refuse("replayed", "this hello was used before: sign a new one with the current time");
 
   store.noteSeen(member.member, at.wallMs);
-  if (!hello.capabilities.includes(capability.sendOnly))
-    store.noteCapabilities(member.member, hello.capabilities);
   return {
     admitted: {
       member: member.member,

@@ -13,7 +13,7 @@ import { explainIssues } from "~/wire/text";
 
 export interface HttpContext {
   adminToken: string;
-  health: () => v.InferOutput<typeof BrokerHealth>;
+  health: () => BrokerHealth;
   createMesh: (
     request: v.InferOutput<typeof CreateMeshRequest>,
   ) => Promise<{ meshId: string; memberId: string }>;

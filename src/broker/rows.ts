@@ -1,6 +1,7 @@
 /**
  * What the store takes and gives, in the spelling of its columns. Ids on the wire are text (`mesh_id`, `member_id`, `message_id`);
- * inside, a row number stands for them, which names one thing for good: meshes, members and invites are never deleted.
+ * inside, a row number stands for them, which names one thing for good: meshes, members and invites are never deleted, and the
+ * number of a message that was is never given again.
  */
 import type { Admission, MemberEntry } from "~/wire/broker";
 import type { InviteRole, Priority } from "~/wire/text";
@@ -49,6 +50,8 @@ export interface Accepted {
   message_id: string;
   request_fingerprint: string | null;
   first_seen_at: number;
+  /** 0 once its nonce and ciphertext were pruned. */
+  has_contents: 0 | 1;
 }
 
 export interface NewMessage {
@@ -94,4 +97,33 @@ export interface ListedMember {
   joined_at: number;
   last_seen_at: number | undefined;
   admission: Admission | undefined;
+}
+
+// ── Upkeep ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** A message's place among those that are looked at by age. */
+export interface OldMessage {
+  created_at: number;
+  seq: number;
+}
+
+export interface Pruned {
+  count: number;
+  /** Where the next page begins; undefined when this was the last one. */
+  next: OldMessage | undefined;
+}
+
+export interface DedupeKey {
+  sender: MemberRow;
+  client_message_id: string;
+}
+
+export interface DeliveryKey {
+  seq: number;
+  recipient: MemberRow;
+}
+
+export interface Checked {
+  /** 0 when what belongs to the row is not there. */
+  sound: 0 | 1;
 }

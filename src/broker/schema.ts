@@ -1,7 +1,9 @@
 /**
  * The tables of the broker's database. `dedupe` stands for (mesh, sender's key, client_message_id), for a member row is one key in
- * one mesh; a row of it exists if and only if its message was accepted. `messages.seq` is the order of acceptance, and with it that
- * of every recipient's deliveries. Times are milliseconds since 1970, but for `invites.expires_at`, which is in seconds as signed.
+ * one mesh; a row of it exists if and only if its message was accepted, and `messages` has a row for each. `messages.seq` is the
+ * order of acceptance, and with it that of every recipient's deliveries. A message that was pruned (`pruned_at`) has lost nonce and
+ * ciphertext and waits for nobody; its row goes with its dedupe record. Times are milliseconds since 1970, but for
+ * `invites.expires_at`, which is in seconds as signed.
  */
 export const schemaSteps = [
   `CREATE TABLE meshes (
@@ -79,5 +81,21 @@ export const schemaSteps = [
      delivered_at INTEGER,
      PRIMARY KEY (recipient, seq)
    ) STRICT, WITHOUT ROWID;
+   CREATE INDEX undelivered ON deliveries (recipient, seq) WHERE delivered_at IS NULL;`,
+
+  // What is old is found by its time, and a message's deliveries by the message.
+  `ALTER TABLE messages ADD COLUMN pruned_at INTEGER;
+   CREATE INDEX messages_whole ON messages (created_at) WHERE pruned_at IS NULL;
+   CREATE INDEX messages_pruned ON messages (created_at) WHERE pruned_at IS NOT NULL;
+   CREATE TABLE deliveries_by_message (
+     seq INTEGER NOT NULL REFERENCES messages,
+     recipient INTEGER NOT NULL REFERENCES members,
+     delivered_at INTEGER,
+     PRIMARY KEY (seq, recipient)
+   ) STRICT, WITHOUT ROWID;
+   INSERT INTO deliveries_by_message (seq, recipient, delivered_at)
+     SELECT seq, recipient, delivered_at FROM deliveries ORDER BY seq, recipient;
+   DROP TABLE deliveries;
+   ALTER TABLE deliveries_by_message RENAME TO deliveries;
    CREATE INDEX undelivered ON deliveries (recipient, seq) WHERE delivered_at IS NULL;`,
 ];

@@ -5,14 +5,13 @@
  */
 import type { Bounds } from "~/broker/bounds";
 import type { Session } from "~/broker/connections";
+import type { Ack } from "~/broker/effects";
 import type { Instant } from "~/broker/instant";
 import type { Rate } from "~/broker/rate";
 import type { Accepted, Member, MemberRow } from "~/broker/rows";
 import type { Store } from "~/broker/sqlite";
 import { isoTime } from "~/clock";
-import type { AckCode, BrokerFrameInput, SendFrame } from "~/wire/broker";
-
-export type Ack = Extract<BrokerFrameInput, { type: "ack" }>;
+import type { AckCode, SendFrame } from "~/wire/broker";
 
 export interface SendContext {
   store: Store;
@@ -140,7 +139,7 @@ function ackKnown(frame: SendFrame, id: string, known: Accepted): Ack {
     id,
     client_message_id: id,
     duplicate: true,
-    history_available: true,
+    history_available: known.has_contents === 1,
     first_seen_at: isoTime(known.first_seen_at),
   };
   if (known.request_fingerprint === (frame.request_fingerprint ?? null))

@@ -14,7 +14,9 @@ import { Exchange } from "~/broker/exchange";
 import { createApp } from "~/broker/http";
 import { type Instant, instantOf } from "~/broker/instant";
 import { createMesh, joinMesh } from "~/broker/membership";
+import { type Settings, settingsOf } from "~/broker/settings";
 import { Store } from "~/broker/sqlite";
+import { Upkeep } from "~/broker/upkeep";
 import { type Clock, isoTime, systemClock } from "~/clock";
 import { ensurePrivateDirectory, readTextFile, removeFile, writeFileAtomic } from "~/disk/file";
 import { type Lock, tryLock } from "~/disk/lock";
@@ -23,7 +25,7 @@ import { Writer } from "~/disk/writer";
 import { errorBody, httpStatusOf, MeshError, messageOf, systemCodeOf } from "~/errors";
 import { type Log, stderrLog } from "~/log";
 import { version } from "~/version";
-import { BrokerRecord } from "~/wire/broker";
+import { BrokerRecord, type ConnectionPolicy } from "~/wire/broker";
 import { brokerPortDefault, frameBytesMax, httpBodyBytesMax, httpStopGraceMs } from "~/wire/limits";
 import { type BrokerPaths, brokerPaths } from "~/wire/paths";
 
@@ -36,6 +38,12 @@ export interface BrokerOptions {
   tls?: { certFile: string; keyFile: string };
   /** A proxy in front does TLS. */
   behindProxy?: boolean;
+  /** What becomes of a member that is connected and connects again. Default prefer_newest. */
+  connectionPolicy?: ConnectionPolicy;
+  /** For how many days the ids of messages are remembered, 3 at least. Default: for good. */
+  dedupeDays?: number;
+  /** For how many days the contents of messages are kept that nobody waits for. Default 30. */
+  historyDays?: number;
   clock?: Clock;
   /** Default: JSON lines on standard error. */
   log?: Log;
@@ -60,6 +68,7 @@ export interface RunningBroker {
 export async function startBroker(options: BrokerOptions): Promise<RunningBroker> {
   const host = options.host ?? "127.0.0.1";
   refuseOpenHost(host, options);
+  const settings = settingsOf(options);
   const clock = options.clock ?? systemClock;
   const log = options.log ?? stderrLog(clock);
   const paths = brokerPaths(options.dataDir);
@@ -70,7 +79,7 @@ export async function startBroker(options: BrokerOptions): Promise<RunningBroker
   try {
     const adminToken = adminTokenIn(paths);
     const store = openStore(paths, log, undo);
-    const broker = assemble({ ...store, options, clock, log, adminToken, undo });
+    const broker = assemble({ ...store, options, settings, clock, log, adminToken, undo });
     const server = listen(broker, host, options, log);
     undo.push(() => stopServer(server, clock));
     const port = server.port ?? 0;
@@ -81,6 +90,7 @@ export async function startBroker(options: BrokerOptions): Promise<RunningBroker
     broker.exchange.start();
     writeRecord(paths, url, clock);
     undo.push(() => removeFile(paths.record));
+    undo.push(startUpkeep(broker.upkeep, store.isSuspect));
     log("info", "listening", { url, version, pid: process.pid });
     let stopped: Promise<void> | undefined;
     return {
@@ -188,32 +198,35 @@ function openStore(paths: BrokerPaths, log: Log, undo: Undo) {
   }
   const store = new Store(db);
   undo.push(() => store.close());
-  return { db, store };
+  return { db, store, isSuspect };
 }
 
 interface Broker {
   exchange: Exchange;
   counters: Counters;
+  upkeep: Upkeep;
   fetch: (request: Request) => Response | Promise<Response>;
 }
 
 function assemble(
   parts: ReturnType<typeof openStore> & {
     options: BrokerOptions;
+    settings: Settings;
     clock: Clock;
     log: Log;
     adminToken: string;
     undo: Undo;
   },
 ): Broker {
-  const { db, store, clock, log } = parts;
+  const { db, store, settings, clock, log } = parts;
   const bounds: Bounds = { ...defaultBounds, ...parts.options.bounds };
   const writer = new Writer(db, clock);
   parts.undo.push(() => writer.close());
   const ulid = monotonicFactory();
   const newId = (wallMs: number) => ulid(wallMs);
-  const core = new Core(store, bounds, newId);
+  const core = new Core(store, bounds, newId, settings);
   const exchange = new Exchange({ core, writer, clock, bounds, log });
+  const upkeep = new Upkeep({ store, writer, clock, bounds, settings, log });
   const startedMs = clock.monotonicMs();
   /** Runs a decision in the next batch; one that is a refusal is thrown once the batch is through. */
   const decide = async <T>(step: (at: Instant) => T | MeshError): Promise<T> => {
@@ -228,6 +241,7 @@ function assemble(
       version,
       uptime_s: Math.floor((clock.monotonicMs() - startedMs) / 1000),
       connections: exchange.connectionCount,
+      problems: upkeep.problems,
     }),
     async createMesh(request) {
       const made = await decide((at) => createMesh(request, store, bounds, newId, at));
@@ -243,7 +257,17 @@ function assemble(
     },
     onFault: (error) => log("error", "a request failed", { code: error.code, error: error.message }),
   });
-  return { exchange, counters: core.counters, fetch: (request) => app.fetch(request) };
+  return { exchange, counters: core.counters, upkeep, fetch: (request) => app.fetch(request) };
+}
+
+/** Begins; what is returned ends it, and resolves when it has ended. */
+function startUpkeep(upkeep: Upkeep, isSuspect: boolean): () => Promise<void> {
+  const ending = new AbortController();
+  const running = upkeep.run(isSuspect, ending.signal);
+  return () => {
+    ending.abort();
+    return running;
+  };
 }
 
 // ── The listener ────────────────────────────────────────────────────────────────────────────────────────────────────

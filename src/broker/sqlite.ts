@@ -1,13 +1,16 @@
 /**
  * What the broker keeps. Every method is one step inside the caller's transaction; what belongs together (dedupe record,
  * message, delivery) is written by one method. Ids on the wire are text (`mesh_id`, `member_id`, `message_id`); inside, a
- * row number stands for them. Members, invites and dedupe records are never deleted, so a row number names one thing for good.
+ * row number stands for them, which names one thing for good.
  */
 import type { Database, SQLQueryBindings } from "bun:sqlite";
 import * as v from "valibot";
 import type {
   Accepted,
+  Checked,
+  DedupeKey,
   Delivery,
+  DeliveryKey,
   Invite,
   ListedMember,
   Member,
@@ -15,6 +18,8 @@ import type {
   Mesh,
   MeshRow,
   NewMessage,
+  OldMessage,
+  Pruned,
   Role,
 } from "~/broker/rows";
 import { schemaSteps } from "~/broker/schema";
@@ -302,6 +307,49 @@ export class Store {
     return true;
   }
 
+  // ── Upkeep: each call looks at a page of rows, `limit` at most ────────────────────────────────────────────────────
+
+  /**
+   * Takes the contents from messages that were accepted before `before` and that nobody waits for. Goes on after the last row of
+   * the page before; undefined when there is no more.
+   */
+  prune(before: number, after: OldMessage, limit: number, at: number): Pruned {
+    const page = this.#statements.oldWhole.all(before, after.created_at, after.seq, limit);
+    let count = 0;
+    for (const { seq, waits } of page) {
+      if (waits === 1) continue;
+      this.#statements.prune.run(at, seq);
+      count += 1;
+    }
+    return { count, next: page.length < limit ? undefined : page.at(-1) };
+  }
+
+  /** Forgets pruned messages that were accepted before `before`, with their dedupe records; how many. */
+  expire(before: number, limit: number): number {
+    const page = this.#statements.oldPruned.all(before, limit);
+    for (const { seq, sender, client_message_id, message_id } of page) {
+      this.#statements.forgetDeliveries.run(seq);
+      this.#statements.forgetDedupe.run(sender, client_message_id, message_id);
+      this.#statements.forgetMessage.run(seq);
+    }
+    return page.length;
+  }
+
+  /** Dedupe records after this one, and whether each has its message. */
+  checkDedupe(after: DedupeKey, limit: number): (DedupeKey & Checked)[] {
+    return this.#statements.checkDedupe.all(after.sender, after.client_message_id, limit);
+  }
+
+  /** Messages after `seq`, and whether each has its dedupe record. */
+  checkMessages(after: { seq: number }, limit: number): ({ seq: number } & Checked)[] {
+    return this.#statements.checkMessages.all(after.seq, limit);
+  }
+
+  /** Deliveries after this one, and whether each has its message. */
+  checkDeliveries(after: DeliveryKey, limit: number): (DeliveryKey & Checked)[] {
+    return this.#statements.checkDeliveries.all(after.seq, after.recipient, limit);
+  }
+
   #countWaiting(recipient: MemberRow, change: number): void {
     const known = this.#waiting.get(recipient);
     if (known !== undefined) this.#waiting.set(recipient, known + change);
@@ -389,8 +437,10 @@ function prepareStatements(db: Database) {
     ),
 
     acceptedBefore: query<Accepted, [number, string]>(
-      `SELECT message_id, request_fingerprint, first_seen_at FROM dedupe
-       WHERE sender = ?1 AND client_message_id = ?2`,
+      `SELECT d.message_id, d.request_fingerprint, first_seen_at,
+              seq IS NOT NULL AND pruned_at IS NULL AS has_contents
+       FROM dedupe d LEFT JOIN messages USING (message_id)
+       WHERE d.sender = ?1 AND d.client_message_id = ?2`,
     ),
     addMessage: command<
       [
@@ -431,5 +481,40 @@ function prepareStatements(db: Database) {
        WHERE recipient = ?2 AND seq = (SELECT seq FROM messages WHERE message_id = ?3) AND delivered_at IS NULL`,
     ),
     dropDeliveries: command<[number]>("DELETE FROM deliveries WHERE recipient = ?1 AND delivered_at IS NULL"),
+
+    oldWhole: query<OldMessage & { waits: 0 | 1 }, [number, number, number, number]>(
+      `SELECT created_at, seq,
+              EXISTS (SELECT 1 FROM deliveries d WHERE d.seq = m.seq AND delivered_at IS NULL) AS waits
+       FROM messages m WHERE pruned_at IS NULL AND created_at < ?1 AND (created_at, seq) > (?2, ?3)
+       ORDER BY created_at, seq LIMIT ?4`,
+    ),
+    prune: command<[number, number]>(
+      "UPDATE messages SET pruned_at = ?1, nonce = x'', ciphertext = x'' WHERE seq = ?2",
+    ),
+    oldPruned: query<DedupeKey & { seq: number; message_id: string }, [number, number]>(
+      `SELECT seq, sender, client_message_id, message_id FROM messages
+       WHERE pruned_at IS NOT NULL AND created_at < ?1 ORDER BY created_at LIMIT ?2`,
+    ),
+    forgetDeliveries: command<[number]>("DELETE FROM deliveries WHERE seq = ?1"),
+    forgetDedupe: command<[number, string, string]>(
+      "DELETE FROM dedupe WHERE sender = ?1 AND client_message_id = ?2 AND message_id = ?3",
+    ),
+    forgetMessage: command<[number]>("DELETE FROM messages WHERE seq = ?1"),
+    checkDedupe: query<DedupeKey & Checked, [number, string, number]>(
+      `SELECT sender, client_message_id,
+              EXISTS (SELECT 1 FROM messages m WHERE m.message_id = d.message_id
+                      AND m.sender = d.sender AND m.client_message_id = d.client_message_id) AS sound
+       FROM dedupe d WHERE (sender, client_message_id) > (?1, ?2) ORDER BY sender, client_message_id LIMIT ?3`,
+    ),
+    checkMessages: query<{ seq: number } & Checked, [number, number]>(
+      `SELECT seq,
+              EXISTS (SELECT 1 FROM dedupe d WHERE d.sender = m.sender
+                      AND d.client_message_id = m.client_message_id AND d.message_id = m.message_id) AS sound
+       FROM messages m WHERE seq > ?1 ORDER BY seq LIMIT ?2`,
+    ),
+    checkDeliveries: query<DeliveryKey & Checked, [number, number, number]>(
+      `SELECT seq, recipient, EXISTS (SELECT 1 FROM messages m WHERE m.seq = d.seq) AS sound
+       FROM deliveries d WHERE (seq, recipient) > (?1, ?2) ORDER BY seq, recipient LIMIT ?3`,
+    ),
   };
 }

@@ -145,6 +145,11 @@ export class FakeClock implements Clock {
     };
   }
 
+  /** How long until each timer that is set fires. */
+  get timers(): number[] {
+    return this.#timers.map(({ dueMs }) => dueMs - this.#steadyMs);
+  }
+
   /** Real: batches go on while time stands still. */
   soon(action: () => void): void {
     setImmediate(action);

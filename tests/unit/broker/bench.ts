@@ -11,6 +11,7 @@ import type { Arrival, Decision, Output } from "~/broker/effects";
 import { parseFrame } from "~/broker/frames";
 import { type Instant, instantOf } from "~/broker/instant";
 import { createMesh, joinMesh } from "~/broker/membership";
+import { defaultSettings, type Settings } from "~/broker/settings";
 import { Store } from "~/broker/sqlite";
 import { openSqlite } from "~/disk/sqlite";
 import { joinProof } from "~/identity/invite";
@@ -39,17 +40,20 @@ export class Bench {
   #lastConnection = 0;
   #lastId = 0;
 
-  constructor(bounds: Partial<Bounds> = {}) {
+  readonly settings: Settings;
+
+  constructor(bounds: Partial<Bounds> = {}, settings: Partial<Settings> = {}) {
     this.bounds = { ...defaultBounds, ...bounds };
+    this.settings = { ...defaultSettings, ...settings };
     this.store = new Store(this.db);
-    this.core = new Core(this.store, this.bounds, this.newId);
+    this.core = new Core(this.store, this.bounds, this.newId, this.settings);
     this.mesh = this.addMesh();
   }
 
   /** As after a crash of the broker: what was committed is there, and nobody is connected. */
   restart(): void {
     this.store = new Store(this.db);
-    this.core = new Core(this.store, this.bounds, this.newId);
+    this.core = new Core(this.store, this.bounds, this.newId, this.settings);
     this.closes.clear();
   }
 

@@ -17,6 +17,14 @@ const joinRequest = {
   proof: "b".repeat(128),
 };
 
+const health = {
+  ok: true,
+  version: "1.2.3",
+  uptime_s: 7,
+  connections: 2,
+  problems: [{ code: "message_without_dedupe", message: "1 of them" }],
+};
+
 let app: Hono;
 let calls: unknown[];
 let faults: string[];
@@ -33,7 +41,7 @@ beforeEach(() => {
   };
   app = createApp({
     adminToken: token,
-    health: () => ({ ok: true, version: "1.2.3", uptime_s: 7, connections: 2 }),
+    health: () => health,
     createMesh: (request) => called(request, { meshId: "mesh", memberId: "member" }),
     joinMesh: (request) =>
       called(request, {
@@ -62,7 +70,7 @@ const authorized = { authorization: `Bearer ${token}` };
 test("GET /health", async () => {
   const response = await app.request("/health");
   expect(response.status).toBe(200);
-  expect(await response.json()).toEqual({ ok: true, version: "1.2.3", uptime_s: 7, connections: 2 });
+  expect(await response.json()).toEqual(health);
 });
 
 describe("POST /meshes", () => {

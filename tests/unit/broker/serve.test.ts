@@ -1,13 +1,15 @@
 /** A whole broker over real sockets: starting, greeting, messages from one member to another, stopping, and what must not hurt it. */
 import { beforeEach, describe, expect, test } from "bun:test";
-import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
 import { runBroker, startBroker } from "~/broker/serve";
+import { systemClock } from "~/clock";
+import { openSqlite } from "~/disk/sqlite";
 import { MeshError } from "~/errors";
 import { generateKeyPair, signText } from "~/identity/keys";
 import { isAdmitted } from "~/identity/members";
-import { BrokerHealth, BrokerRecord } from "~/wire/broker";
+import { BrokerHealth, BrokerRecord, Features } from "~/wire/broker";
 import { brokerPaths } from "~/wire/paths";
 import {
   createTestMesh,
@@ -20,6 +22,7 @@ import {
   type TestMesh,
 } from "../../support/broker";
 import { BrokerClient, helloOf, sendOf, type TestMember } from "../../support/broker-client";
+import { cleanup } from "../../support/cleanup";
 import { tempDir } from "../../support/temp-dir";
 import { waitFor } from "../../support/wait-for";
 
@@ -139,6 +142,151 @@ describe("starting and stopping", () => {
     ending.abort();
     await running;
     await runBroker({ dataDir: tempDir(), port: 0, log: () => undefined }, ending.signal);
+  });
+});
+
+describe("what the operator chooses", () => {
+  test("is told to every client", async () => {
+    const broker = await startTestBroker({ connectionPolicy: "allow_concurrent", dedupeDays: 7 });
+    const mesh = await createTestMesh(broker);
+    const client = await BrokerClient.open(broker.url);
+    client.send(helloOf(mesh.owner));
+    const { features } = await client.next("hello_ack");
+    expect(v.parse(Features, features)).toMatchObject({
+      client_message_id_dedupe: {
+        mode: "retention_scoped",
+        dedupe_retention_days: 7,
+        request_fingerprint: true,
+      },
+      concurrent_connection_policy: { default_policy: "allow_concurrent" },
+    });
+    const beside = await BrokerClient.connect(broker.url, mesh.owner);
+    expect([client.closed, beside.closed]).toEqual([undefined, undefined]);
+  });
+
+  test("a newer connection is closed with 4003 and a reason where the oldest is preferred", async () => {
+    const broker = await startTestBroker({ connectionPolicy: "prefer_oldest" });
+    const mesh = await createTestMesh(broker);
+    const older = await BrokerClient.connect(broker.url, mesh.owner);
+    const newer = await BrokerClient.open(broker.url);
+    newer.send(helloOf(mesh.owner));
+    expect(await newer.next("error")).toMatchObject({ code: "identity_in_use" });
+    expect(await newer.waitForClose()).toEqual({
+      code: 4003,
+      reason: expect.stringMatching(/^identity_in_use: /),
+    });
+    await older.close();
+    await waitFor(
+      async () => {
+        const late = await BrokerClient.open(broker.url);
+        late.send(helloOf(mesh.owner));
+        await waitFor(() => late.frames.length > 0, { what: "an answer" });
+        return late.frames[0]?.type === "hello_ack";
+      },
+      { what: "the next to be let in" },
+    );
+  });
+
+  test.each([{ dedupeDays: 2 }, { historyDays: 0 }])(
+    "is refused when it is out of bounds: %j",
+    async (option) => {
+      const dataDir = tempDir();
+      expect(await refusalOf(startBroker({ dataDir, port: 0, ...option }))).toMatchObject({ code: "usage" });
+      await startTestBroker({ dataDir });
+    },
+  );
+});
+
+describe("upkeep", () => {
+  const monthMs = 31 * 24 * 3600 * 1000;
+  const healthOf = async (broker: TestBroker) =>
+    v.parse(BrokerHealth, await (await fetch(`${broker.httpUrl}/health`)).json());
+
+  /** The directory of this broker as it would be found if the host lost power now, after `sql` was done to it. */
+  function lostPower(broker: TestBroker, sql: string): string {
+    const copy = (from: string) => {
+      const to = tempDir();
+      const [source, target] = [brokerPaths(from).database, brokerPaths(to).database];
+      for (const suffix of ["", "-wal"]) copyFileSync(`${source}${suffix}`, `${target}${suffix}`);
+      return to;
+    };
+    const between = copy(broker.dataDir);
+    const db = openSqlite(brokerPaths(between).database);
+    db.run("PRAGMA foreign_keys = OFF");
+    db.run(sql);
+    const left = copy(between);
+    db.close();
+    return left;
+  }
+
+  test("after an unclean stop the tables are held against each other: the broker serves, and says what is wrong", async () => {
+    const broker = await startTestBroker();
+    const mesh = await createTestMesh(broker);
+    const bob = await joinTestMesh(mesh, "bob");
+    const alice = await BrokerClient.connect(broker.url, mesh.owner);
+    const frame = sendOf(bob.keys.publicKey);
+    await alice.sendAndWait(frame);
+    expect(await healthOf(broker)).toMatchObject({ ok: true, problems: [] });
+
+    const logs: string[] = [];
+    const log = (level: string, message: string) => void logs.push(`${level} ${message}`);
+    const hurt = await startTestBroker({ dataDir: lostPower(broker, "DELETE FROM messages"), log });
+    await waitFor(async () => (await healthOf(hurt)).problems.length > 0, { what: "the check" });
+    expect(await healthOf(hurt)).toMatchObject({
+      ok: true,
+      problems: [
+        { code: "dedupe_without_message", message: expect.stringMatching(/^1 /) },
+        { code: "delivery_without_message", message: expect.stringMatching(/^1 /) },
+      ],
+    });
+    expect(logs).toContain("error the broker's database contradicts itself");
+    const back = await BrokerClient.connect(hurt.url, mesh.owner);
+    expect(await back.sendAndWait(frame)).toMatchObject({ code: "duplicate", history_available: false });
+    expect(await back.sendAndWait(sendOf(bob.keys.publicKey))).toMatchObject({ code: "created" });
+  });
+
+  test("at the start what is old goes, while the broker serves; a stop ends it between two steps, the next start goes on", async () => {
+    const broker = await startTestBroker();
+    const mesh = await createTestMesh(broker);
+    const bob = await joinTestMesh(mesh, "bob");
+    const [alice, client] = [
+      await BrokerClient.connect(broker.url, mesh.owner),
+      await BrokerClient.connect(broker.url, bob),
+    ];
+    client.acknowledges = true;
+    const frames = Array.from({ length: 200 }, () => sendOf(bob.keys.publicKey));
+    for (const frame of frames) alice.send(frame);
+    await waitFor(() => client.pushes.length === 200, { what: "the messages" });
+    client.send({ type: "list_peers" });
+    await client.next("peers_list");
+    await broker.stop();
+
+    const logs: unknown[] = [];
+    const later = {
+      dataDir: broker.dataDir,
+      clock: { ...systemClock, now: () => Date.now() + monthMs },
+      log: (_level: string, message: string, fields: object = {}) => void logs.push({ message, ...fields }),
+    };
+    const slow = await startTestBroker({
+      ...later,
+      bounds: { upkeepWrittenRowsMax: 1, upkeepPauseMs: 60_000 },
+    });
+    const pruned = openSqlite(brokerPaths(broker.dataDir).database);
+    cleanup(() => pruned.close());
+    const sql = "SELECT count(*) AS n FROM messages WHERE pruned_at IS NOT NULL";
+    await waitFor(() => pruned.query<{ n: number }, []>(sql).get()?.n === 1, { what: "the first step" });
+    await slow.stop();
+    expect(logs).toContainEqual({ message: "old messages were pruned", pruned: 1, forgotten: 0 });
+
+    const again = await startTestBroker(later);
+    await waitFor(() => pruned.query<{ n: number }, []>(sql).get()?.n === 200, { what: "the pruning" });
+    const back = await BrokerClient.connect(again.url, mesh.owner, {
+      ...helloOf(mesh.owner, { timestamp: Date.now() + monthMs }),
+    });
+    for (const frame of [frames[0], frames[199]]) {
+      if (frame === undefined) throw new Error("no frame");
+      expect(await back.sendAndWait(frame)).toMatchObject({ code: "duplicate", history_available: false });
+    }
   });
 });
 

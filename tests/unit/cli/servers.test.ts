@@ -2,6 +2,8 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { chmodSync, existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { createTestMesh } from "../../support/broker";
+import { BrokerClient, helloOf } from "../../support/broker-client";
 import { cleanup } from "../../support/cleanup";
 import { tempDir } from "../../support/temp-dir";
 import { waitFor } from "../../support/wait-for";
@@ -152,6 +154,42 @@ describe("broker", () => {
     expect(await json(["broker", "down"], env)).toEqual({ stopped: false, pid: null });
     expect(isRunning(Number(other.pid))).toBe(true);
     await json(["broker", "down"], otherEnv);
+  });
+
+  test("what the operator chooses reaches the broker, and its clients", async () => {
+    const env = home();
+    const flags = ["--connections", "prefer_oldest", "--dedupe-days", "5", "--history-days", "2"];
+    const { url, data } = await json([...up, ...flags], env);
+    const adminToken = readFileSync(join(String(data), "admin-token"), "utf8");
+    const httpUrl = String(url).replace(/^ws(.*)\/ws$/, "http$1");
+    const stop = async () => undefined;
+    const mesh = await createTestMesh({
+      url: String(url),
+      httpUrl,
+      port: 0,
+      stop,
+      dataDir: String(data),
+      adminToken,
+    });
+    const client = await BrokerClient.open(String(url));
+    client.send(helloOf(mesh.owner));
+    expect((await client.next("hello_ack")).features).toMatchObject({
+      client_message_id_dedupe: { mode: "retention_scoped", dedupe_retention_days: 5 },
+      concurrent_connection_policy: { default_policy: "prefer_oldest" },
+    });
+    await json(["broker", "down"], env);
+  });
+
+  test.each([
+    [["--connections", "fight"], "--connections must be prefer_newest or prefer_oldest or allow_concurrent"],
+    [["--dedupe-days", "2"], "--dedupe-days: a whole number from 3"],
+    [["--dedupe-days", "a week"], "--dedupe-days: a whole number"],
+    [["--history-days", "0"], "--history-days: a whole number from 1"],
+  ])("%j is refused, and nothing is started", async (flags, why) => {
+    const env = home();
+    const { status, stderr } = await runSource([...up, ...flags], { env });
+    expect([status, stderr]).toEqual([2, expect.stringContaining(why)]);
+    expect(existsSync(join(env.CLAUDEMESH_CONFIG_DIR ?? "", "broker"))).toBe(false);
   });
 
   test("a port in use is named, and nothing is left running", async () => {

@@ -1,0 +1,190 @@
+/**
+ * What the broker does by itself when it has started, and then once a day: it takes the contents from old messages, forgets ids that
+ * expired, and checks that dedupe records, messages and deliveries belong together. All of it goes in small steps with pauses, so
+ * that nobody who sends waits for it, and each step leaves the store whole, so that it can end anywhere. What the check finds is
+ * told, in the log and in the broker's health, and never mended: a row that is missing cannot be made up.
+ */
+import type { Bounds } from "~/broker/bounds";
+import type { Checked, OldMessage } from "~/broker/rows";
+import { cutoffsOf, type Settings } from "~/broker/settings";
+import type { Store } from "~/broker/sqlite";
+import type { Clock } from "~/clock";
+import type { Writer } from "~/disk/writer";
+import { messageOf } from "~/errors";
+import type { Log } from "~/log";
+import type { BrokerHealth } from "~/wire/broker";
+
+export type Problem = BrokerHealth["problems"][number];
+
+/** Upkeep has this share of the time at most, however slow the disk is: one part work, the rest pause. */
+const workShare = 1 / 5;
+
+const firstRow = Number.MIN_SAFE_INTEGER;
+
+type Finding = "dedupe_without_message" | "message_without_dedupe" | "delivery_without_message";
+
+const findingTexts: Record<Finding, string> = {
+  dedupe_without_message:
+    "dedupe records have no message: their ids are taken, and what was sent under them is gone",
+  message_without_dedupe: "messages have no dedupe record: sent again, they would be accepted twice",
+  delivery_without_message: "deliveries have no message: they never reach anybody",
+};
+
+export class Upkeep {
+  readonly #store: Store;
+  readonly #writer: Writer;
+  readonly #clock: Clock;
+  readonly #bounds: Bounds;
+  readonly #settings: Settings;
+  readonly #log: Log;
+  /** What the last time of each task left behind. */
+  readonly #problems = new Map<string, Problem[]>();
+
+  constructor(parts: {
+    store: Store;
+    writer: Writer;
+    clock: Clock;
+    bounds: Bounds;
+    settings: Settings;
+    log: Log;
+  }) {
+    this.#store = parts.store;
+    this.#writer = parts.writer;
+    this.#clock = parts.clock;
+    this.#bounds = parts.bounds;
+    this.#settings = parts.settings;
+    this.#log = parts.log;
+  }
+
+  get problems(): Problem[] {
+    return [...this.#problems.values()].flat();
+  }
+
+  /** Goes on until it is aborted; never rejects. A store that may have suffered (`isSuspect`) is checked at once. */
+  async run(isSuspect: boolean, signal: AbortSignal): Promise<void> {
+    for (let isCheckDue = isSuspect; !signal.aborted; isCheckDue = true) {
+      const beganMs = this.#clock.monotonicMs();
+      if (isCheckDue) await this.#attempt("check", () => this.#check(signal));
+      await this.#attempt("retention", () => this.#retain(signal));
+      const dueMs = beganMs + this.#bounds.upkeepEveryMs;
+      await this.#pause(dueMs - this.#clock.monotonicMs(), signal);
+    }
+  }
+
+  /** A task that fails is a problem until the next time; one that is cut short leaves things as they were. */
+  async #attempt(task: string, run: () => Promise<Problem[] | undefined>): Promise<void> {
+    try {
+      const problems = await run();
+      if (problems !== undefined) this.#problems.set(task, problems);
+    } catch (error) {
+      const why = messageOf(error);
+      this.#log("error", `the broker's ${task} could not be finished`, { error: why });
+      const message = `the last ${task} could not be finished: ${why}`;
+      this.#problems.set(task, [{ code: `${task}_failed`, message }]);
+    }
+  }
+
+  // ── Retention ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  async #retain(signal: AbortSignal): Promise<Problem[] | undefined> {
+    const nowMs = this.#clock.now();
+    const { pruneBefore, expireBefore } = cutoffsOf(this.#settings, nowMs);
+    const limit = this.#bounds.upkeepWrittenRowsMax;
+    let [pruned, forgotten] = [0, 0];
+    let after: OldMessage = { created_at: firstRow, seq: firstRow };
+    const isPruned = await this.#steps(signal, async () => {
+      const from = after;
+      const page = await this.#writer.submit(() => this.#store.prune(pruneBefore, from, limit, nowMs));
+      pruned += page.count;
+      if (page.next !== undefined) after = page.next;
+      return page.next !== undefined;
+    });
+    const isDone =
+      isPruned &&
+      (expireBefore === undefined ||
+        (await this.#steps(signal, async () => {
+          const count = await this.#writer.submit(() => this.#store.expire(expireBefore, limit));
+          forgotten += count;
+          return count === limit;
+        })));
+    if (pruned + forgotten > 0) this.#log("info", "old messages were pruned", { pruned, forgotten });
+    return isDone ? [] : undefined;
+  }
+
+  // ── The check ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  async #check(signal: AbortSignal): Promise<Problem[] | undefined> {
+    const store = this.#store;
+    const counts: Record<Finding, number | undefined> = {
+      dedupe_without_message: await this.#countUnsound(
+        { sender: firstRow, client_message_id: "" },
+        (after, limit) => store.checkDedupe(after, limit),
+        signal,
+      ),
+      message_without_dedupe: await this.#countUnsound(
+        { seq: firstRow },
+        (after, limit) => store.checkMessages(after, limit),
+        signal,
+      ),
+      delivery_without_message: await this.#countUnsound(
+        { seq: firstRow, recipient: firstRow },
+        (after, limit) => store.checkDeliveries(after, limit),
+        signal,
+      ),
+    };
+    const problems: Problem[] = [];
+    for (const [code, text] of Object.entries(findingTexts)) {
+      const count = counts[code as Finding];
+      if (count === undefined) return undefined;
+      if (count > 0) problems.push({ code, message: `${count} ${text}` });
+    }
+    if (problems.length > 0) this.#log("error", "the broker's database contradicts itself", counts);
+    else this.#log("info", "the broker's database was checked and is consistent");
+    return problems;
+  }
+
+  /** How many rows, looked at page by page in the order of their keys, lack what belongs to them. Undefined when cut short. */
+  async #countUnsound<Key>(
+    first: Key,
+    read: (after: Key, limit: number) => (Key & Checked)[],
+    signal: AbortSignal,
+  ): Promise<number | undefined> {
+    const limit = this.#bounds.upkeepReadRowsMax;
+    let after = first;
+    let count = 0;
+    const isDone = await this.#steps(signal, () => {
+      const page = read(after, limit);
+      count += page.filter(({ sound }) => sound === 0).length;
+      after = page.at(-1) ?? after;
+      return page.length === limit;
+    });
+    return isDone ? count : undefined;
+  }
+
+  // ── Steps and pauses ──────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Takes one step after the other until one was the last (true), or until it is aborted (false). */
+  async #steps(signal: AbortSignal, step: () => boolean | Promise<boolean>): Promise<boolean> {
+    while (!signal.aborted) {
+      const beganMs = this.#clock.monotonicMs();
+      const isMore = await step();
+      if (!isMore) return true;
+      const tookMs = this.#clock.monotonicMs() - beganMs;
+      await this.#pause(Math.max(this.#bounds.upkeepPauseMs, tookMs / workShare - tookMs), signal);
+    }
+    return false;
+  }
+
+  #pause(ms: number, signal: AbortSignal): Promise<void> {
+    if (signal.aborted) return Promise.resolve();
+    return new Promise((resolve) => {
+      const end = () => {
+        timer.cancel();
+        signal.removeEventListener("abort", end);
+        resolve();
+      };
+      const timer = this.#clock.after(ms, end);
+      signal.addEventListener("abort", end);
+    });
+  }
+}
