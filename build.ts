@@ -121,16 +121,17 @@ function encodeTarHeader(name: string, sizeBytes: number, mode: number): Uint8Ar
 /**
  * Signs a 64-bit Mach-O executable ad hoc, as linkers do, over the signature that it has. Bun does that for arm64; on x64 it leaves
  * the signature that its own runtime was published with, which no longer fits the bytes, and macOS may kill such a process.
- * The structures are those of `cs_blobs.h` in Apple's xnu. Throws when there is no signature to replace or too little room.
+ * The structures are those of `cs_blobs.h` and `loader.h` in Apple's xnu. The signature is the last thing in the file and in its
+ * __LINKEDIT segment, which grow when it needs more room. Throws when there is no signature to replace, or something behind it.
  */
-export function signAdHoc(executable: Buffer): void {
-  const textSegment = findLoadCommand(executable, 0x19, "__TEXT");
-  const codeSignature = findLoadCommand(executable, 0x1d);
-  const signatureAt = executable.readUInt32LE(codeSignature + 8);
-  const signature = executable.subarray(
-    signatureAt,
-    signatureAt + executable.readUInt32LE(codeSignature + 12),
-  );
+export function signAdHoc(unsigned: Buffer): Buffer {
+  const textSegment = findLoadCommand(unsigned, 0x19, "__TEXT");
+  const linkSegment = findLoadCommand(unsigned, 0x19, "__LINKEDIT");
+  const codeSignature = findLoadCommand(unsigned, 0x1d);
+  const signatureAt = unsigned.readUInt32LE(codeSignature + 8);
+  const presentBytes = unsigned.readUInt32LE(codeSignature + 12);
+  if (signatureAt + presentBytes !== unsigned.length)
+    throw new Error("the signature is not the end of the executable");
 
   const identifier = "claudemesh\0";
   const [superBlobBytes, headerBytes, pageBytesLog2, hashBytes] = [20, 88, 12, 32];
@@ -138,7 +139,16 @@ export function signAdHoc(executable: Buffer): void {
   const pages = Math.ceil(signatureAt / pageBytes);
   const hashesAt = headerBytes + identifier.length;
   const directoryBytes = hashesAt + pages * hashBytes;
-  if (superBlobBytes + directoryBytes > signature.length) throw new Error("no room for the signature");
+
+  const signatureBytes = Math.max(presentBytes, Math.ceil((superBlobBytes + directoryBytes) / 16) * 16);
+  const executable = Buffer.concat([unsigned, Buffer.alloc(signatureBytes - presentBytes)]);
+  executable.writeUInt32LE(signatureBytes, codeSignature + 12);
+  const linkBytes = executable.readBigUInt64LE(linkSegment + 48) + BigInt(signatureBytes - presentBytes);
+  executable.writeBigUInt64LE(linkBytes, linkSegment + 48);
+  const mappedBytes = (linkBytes + BigInt(pageBytes - 1)) & ~BigInt(pageBytes - 1);
+  if (mappedBytes > executable.readBigUInt64LE(linkSegment + 32))
+    executable.writeBigUInt64LE(mappedBytes, linkSegment + 32);
+  const signature = executable.subarray(signatureAt);
 
   signature.fill(0);
   // A super blob (magic, length, count) with one entry (type, offset): the code directory.
@@ -156,6 +166,7 @@ export function signAdHoc(executable: Buffer): void {
     const content = executable.subarray(page * pageBytes, Math.min((page + 1) * pageBytes, signatureAt));
     directory.set(new Bun.CryptoHasher("sha256").update(content).digest(), hashesAt + page * hashBytes);
   }
+  return executable;
 }
 
 /** The offset of the first load command of this type and, for a segment, of this name. */
@@ -235,8 +246,8 @@ async function buildRelease(): Promise<void> {
   const executable = join(release, "claudemesh");
   for (const target of releaseTargets) {
     await compile(executable, target);
-    const content = await readFile(executable);
-    if (target === "bun-darwin-x64") signAdHoc(content);
+    const compiled = await readFile(executable);
+    const content = target === "bun-darwin-x64" ? signAdHoc(compiled) : compiled;
     const archive = packArchive([{ name: "claudemesh", content, mode: 0o755 }, ...papers]);
     const file = archiveName(manifest.version, target);
     await writeFile(join(release, file), archive);

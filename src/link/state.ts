@@ -142,6 +142,12 @@ function refuse(state: LinkState, why: string, goodbye: LinkEffect, chance: numb
 
 function afterRefusal(state: LinkState, code: string, message: string, chance: number): LinkStep {
   const goodbye = close(closeCode.normal, "refused");
+  if (code === "identity_in_use") {
+    return {
+      state: { phase: "identity_in_use", why: message },
+      effects: [goodbye, { type: "set_timer", delayMs: replacedRetryMs }],
+    };
+  }
   if (code !== "removed") return refuse(state, `${code}: ${message}`, goodbye, chance);
   return {
     state: { phase: "removed", why: message },

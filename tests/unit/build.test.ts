@@ -101,28 +101,36 @@ test("checksums are in the form that sha256sum -c reads", () => {
   expect(renderChecksums(sums)).toBe(`${"0".repeat(64)}  a.tar.gz\n${"1".repeat(64)}  b.tar.gz\n`);
 });
 
-/** A Mach-O file with a __TEXT segment of 8192 bytes, then some bytes more, then room for a signature. */
+/** A Mach-O file with a __TEXT segment of 8192 bytes, some bytes more, and a __LINKEDIT segment that holds room for a signature. */
 function machO(codeBytes: number, signatureBytes: number): Buffer {
   const file = Buffer.alloc(codeBytes + signatureBytes, "code");
-  file.fill(0, 0, 120);
+  file.fill(0, 0, 192);
   file.writeUInt32LE(0xfeedfacf, 0);
-  file.writeUInt32LE(2, 16);
-  file.writeUInt32LE(0x19, 32);
-  file.writeUInt32LE(72, 36);
-  file.write("__TEXT", 40);
+  file.writeUInt32LE(3, 16);
+  for (const [at, name] of [
+    [32, "__TEXT"],
+    [104, "__LINKEDIT"],
+  ] as const) {
+    file.writeUInt32LE(0x19, at);
+    file.writeUInt32LE(72, at + 4);
+    file.write(name, at + 8);
+  }
   file.writeBigUInt64LE(8192n, 32 + 48);
-  file.writeUInt32LE(0x1d, 104);
-  file.writeUInt32LE(16, 108);
-  file.writeUInt32LE(codeBytes, 112);
-  file.writeUInt32LE(signatureBytes, 116);
+  file.writeBigUInt64LE(4096n, 104 + 32);
+  file.writeBigUInt64LE(BigInt(signatureBytes), 104 + 48);
+  file.writeUInt32LE(0x1d, 176);
+  file.writeUInt32LE(16, 180);
+  file.writeUInt32LE(codeBytes, 184);
+  file.writeUInt32LE(signatureBytes, 188);
   return file;
 }
 
 test("an ad-hoc signature covers every byte before it, the last page as far as it goes", () => {
   const codeBytes = 2 * 4096 + 17;
-  const file = machO(codeBytes, 1024);
-  const code = Buffer.from(file.subarray(0, codeBytes));
-  signAdHoc(file);
+  const unsigned = machO(codeBytes, 1024);
+  const code = Buffer.from(unsigned.subarray(0, codeBytes));
+  const file = signAdHoc(unsigned);
+  expect(file.length).toBe(unsigned.length);
   expect(file.subarray(0, codeBytes)).toEqual(code);
 
   const superBlob = file.subarray(codeBytes);
@@ -149,7 +157,23 @@ test("an ad-hoc signature covers every byte before it, the last page as far as i
   expect(directory.subarray(hashesAt)).toEqual(Buffer.concat(hashes));
 });
 
-test("a signature that does not fit is refused, as is what is no Mach-O executable", () => {
-  expect(() => signAdHoc(machO(4096, 128))).toThrow("no room for the signature");
+test("a signature that needs more room gets it, and its segment with it", () => {
+  const file = signAdHoc(machO(200 * 4096, 128));
+  const signatureBytes = file.length - 200 * 4096;
+  const neededBytes = 20 + 88 + "claudemesh\0".length + 200 * 32;
+  expect(signatureBytes).toBe(Math.ceil(neededBytes / 16) * 16);
+  expect(file.readUInt32LE(188)).toBe(signatureBytes);
+  expect([file.readBigUInt64LE(104 + 48), file.readBigUInt64LE(104 + 32)]).toEqual([
+    BigInt(signatureBytes),
+    8192n,
+  ]);
+  // The first page holds the new sizes, and its hash is of that.
+  const hash = new Bun.CryptoHasher("sha256").update(file.subarray(0, 4096)).digest();
+  const hashesAt = 200 * 4096 + 20 + 88 + "claudemesh\0".length;
+  expect(file.subarray(hashesAt, hashesAt + 32)).toEqual(hash);
+});
+
+test("a file that ends in something else is refused, as is what is no Mach-O executable", () => {
+  expect(() => signAdHoc(Buffer.concat([machO(4096, 128), Buffer.alloc(1)]))).toThrow("not the end");
   expect(() => signAdHoc(Buffer.alloc(64))).toThrow("not a 64-bit Mach-O executable");
 });

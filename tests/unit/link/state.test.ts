@@ -177,6 +177,17 @@ describe("how a connection ended decides what comes next", () => {
     });
   });
 
+  test("a hello that is refused because another connection has the identity waits as after a takeover", () => {
+    const event: LinkEvent = {
+      type: "hello_refused",
+      code: "identity_in_use",
+      message: "another one is connected",
+    };
+    const { state, effects } = stepLink({ phase: "connecting", attempt: 2 }, event, 0);
+    expect(state).toEqual({ phase: "identity_in_use", why: "another one is connected" });
+    expect(effects).toContainEqual({ type: "set_timer", delayMs: 600_000 });
+  });
+
   test("a hello that is refused because the member was removed ends as removed", () => {
     const event: LinkEvent = { type: "hello_refused", code: "removed", message: "alice removed you" };
     expect(stepLink(states.connecting, event, chance)).toEqual({
