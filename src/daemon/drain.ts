@@ -147,7 +147,13 @@ export class Drain {
     const { writer, clock, log, changed } = this.#options;
     const verdict = readAnswer(ack);
     writer
-      .submit(() => this.#applyAnswer(mesh, id, verdict, route.terms, clock.now()))
+      .submit(() => {
+        const change = this.#applyAnswer(mesh, id, verdict, route.terms, clock.now());
+        // The row is pending again in this very transaction, at whose end the drain looks for rows: not for this lane's, until
+        // the refusal has landed.
+        if (isRefusal(verdict)) this.#settle(route, id);
+        return change;
+      })
       .then(
         (change) => {
           this.#landed(route, id, verdict, change);
@@ -324,7 +330,7 @@ export class Drain {
     route.flyingBytes -= flying.bytes;
     const lane = route.lanes.enter(flying.target);
     lane.inflight--;
-    if (verdict.kind === "transient" || verdict.kind === "unrecognised" || verdict.kind === "held") {
+    if (isRefusal(verdict)) {
       this.#heldUp(route, lane, id, verdict, change.to === "pending" ? change.retryAtMs : 0);
     }
     if (lane.inflight === 0) {
@@ -334,7 +340,13 @@ export class Drain {
     this.#options.writer.wake();
   }
 
-  #heldUp(route: Route, lane: Lane, id: string, verdict: Verdict, retryAtMs: number): void {
+  #settle(route: Route, id: string): void {
+    const target = route.flying.get(id)?.target;
+    const lane = target === undefined ? undefined : route.lanes.get(target);
+    if (lane !== undefined) lane.settling = true;
+  }
+
+  #heldUp(route: Route, lane: Lane, id: string, verdict: Refusal, retryAtMs: number): void {
     lane.settling = true;
     lane.retryAtMs = Math.max(lane.retryAtMs, this.#steady(retryAtMs));
     if (verdict.kind !== "held") {
@@ -404,6 +416,12 @@ export class Drain {
       log("warn", "answer_not_recognised", { ...about, answer: verdict.why });
   }
 }
+
+type Refusal = Extract<Verdict, { kind: "transient" | "unrecognised" | "held" }>;
+
+/** The row may go again, and so may what follows it in its lane, but not now. */
+const isRefusal = (verdict: Verdict): verdict is Refusal =>
+  verdict.kind === "transient" || verdict.kind === "unrecognised" || verdict.kind === "held";
 
 /** Only a row that was tried can expire: one that waited for the broker to come back has had no chance yet. */
 const isExpired = (row: SendableRow, nowMs: number, maxAgeMs: number): boolean =>

@@ -77,7 +77,7 @@ export async function openMesh(root: string): Promise<Mesh> {
     for (;;) {
       const { outbox } = await get(name, "/v1/health", HealthReply);
       if (outbox.counts.pending + outbox.counts.inflight === 0) return;
-      await Bun.sleep(5); // poll
+      await Bun.sleep(50); // poll
     }
   }
 

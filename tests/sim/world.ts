@@ -50,16 +50,20 @@ export class World {
   elapsedMs = 0;
   steps = 0;
   #order = 0;
+  /** How coarse time is: what falls into the same tick shares a turn of the event loop, and with it a transaction. */
+  readonly #tickMs: number;
   /** A binary heap by time, then by the order of scheduling. */
   readonly #heap: Task[] = [];
 
   constructor(seed: number) {
     this.chance = new Chance(seed);
+    this.#tickMs = this.chance.pick([0.01, 1, 10, 100]);
   }
 
   schedule(delayMs: number, run: () => void): Timer {
+    const atMs = this.elapsedMs + Math.max(0, delayMs);
     const task: Task = {
-      atMs: this.elapsedMs + Math.max(0, delayMs),
+      atMs: Math.max(this.elapsedMs, Math.ceil(atMs / this.#tickMs) * this.#tickMs),
       order: this.#order++,
       run,
       cancelled: false,

@@ -272,6 +272,25 @@ describe("answers", () => {
     expect(d.left()).toEqual([]);
   });
 
+  test("a row that is refused in the batch that accepts another of its lane is not sent again at once", async () => {
+    const d = openDrain();
+    d.attach();
+    void d.accept("a");
+    await d.settle();
+    d.left();
+    // Both wait for the same transaction: at its end the drain looks for rows, and "a" is pending by then.
+    d.answer("a", "rate_limited", { retry_after_ms: 3_000 });
+    void d.accept("b");
+    await d.settle(2_999);
+    expect(d.left()).toEqual([]);
+    await d.settle(1);
+    expect(d.left()).toEqual(["a", "b"]);
+    d.answer("a", "created");
+    d.answer("b", "created");
+    await d.settle();
+    expect([d.row("a").status, d.row("b").status, d.row("a").attempts]).toEqual(["done", "done", 1]);
+  });
+
   test("one lane's refusal does not hold another lane", async () => {
     const d = openDrain();
     d.attach();
