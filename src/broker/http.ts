@@ -7,8 +7,8 @@ import { type Context, Hono } from "hono";
 import * as v from "valibot";
 import type { Joined } from "~/broker/membership";
 import { asMeshError, errorBody, httpStatusOf, MeshError } from "~/errors";
-import { type BrokerHealth, CreateMeshRequest, JoinRequestV3 } from "~/wire/broker";
 import { httpBodyBytesMax } from "~/wire/limits";
+import { type BrokerHealth, CreateMeshRequest, JoinRequestV3 } from "~/wire/membership";
 import { explainIssues } from "~/wire/text";
 
 export interface HttpContext {

@@ -13,8 +13,9 @@ import type { Store } from "~/broker/sqlite";
 import { isoTime } from "~/clock";
 import { MeshError } from "~/errors";
 import { verifyText } from "~/identity/keys";
-import type { CreateInvite, CreateMeshRequest, JoinRequestV3 } from "~/wire/broker";
+import type { CreateInvite } from "~/wire/broker";
 import { helloSkewMsMax } from "~/wire/limits";
+import type { CreateMeshRequest, JoinRequestV3 } from "~/wire/membership";
 import { inviteTextV3, joinText } from "~/wire/signed";
 
 export type NewId = (wallMs: number) => string;

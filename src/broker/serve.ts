@@ -25,8 +25,9 @@ import { Writer } from "~/disk/writer";
 import { errorBody, httpStatusOf, MeshError, messageOf, systemCodeOf } from "~/errors";
 import { type Log, stderrLog } from "~/log";
 import { version } from "~/version";
-import { BrokerRecord, type ConnectionPolicy } from "~/wire/broker";
+import type { ConnectionPolicy } from "~/wire/broker";
 import { brokerPortDefault, frameBytesMax, httpBodyBytesMax, httpStopGraceMs } from "~/wire/limits";
+import { BrokerRecord } from "~/wire/membership";
 import { type BrokerPaths, brokerPaths } from "~/wire/paths";
 
 export interface BrokerOptions {

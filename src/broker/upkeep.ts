@@ -12,7 +12,7 @@ import type { Clock } from "~/clock";
 import type { Writer } from "~/disk/writer";
 import { messageOf } from "~/errors";
 import type { Log } from "~/log";
-import type { BrokerHealth } from "~/wire/broker";
+import type { BrokerHealth } from "~/wire/membership";
 
 export type Problem = BrokerHealth["problems"][number];
 

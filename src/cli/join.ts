@@ -7,7 +7,7 @@ import { type MeshEntry, readConfig, updateConfig, withMesh } from "~/identity/c
 import { joinProof, parseInviteLink } from "~/identity/invite";
 import { type Attempt, beginAttempt } from "~/identity/pending";
 import { joinMesh } from "~/link/http";
-import { type Invite, inviteLinkPrefix } from "~/wire/broker";
+import { type Invite, inviteLinkPrefix } from "~/wire/membership";
 
 export const join = defineCommand({
   name: "join",

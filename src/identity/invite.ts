@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import * as v from "valibot";
 import { MeshError } from "~/errors";
 import { keyPairFromSeed, signText, verifyText } from "~/identity/keys";
-import { type Invite, Invite as InviteSchema, type InviteV3, inviteLinkPrefix } from "~/wire/broker";
+import { type Invite, Invite as InviteSchema, type InviteV3, inviteLinkPrefix } from "~/wire/membership";
 import { inviteTextV1, inviteTextV3, joinText } from "~/wire/signed";
 import { explainIssues } from "~/wire/text";
 

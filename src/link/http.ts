@@ -2,6 +2,7 @@
 import * as v from "valibot";
 import { MeshError } from "~/errors";
 import { brokerError, unreachable } from "~/link/failure";
+import { httpBodyBytesMax } from "~/wire/limits";
 import {
   CreateMeshReply,
   type CreateMeshRequest,
@@ -10,8 +11,7 @@ import {
   JoinReply,
   type JoinRequestV1,
   type JoinRequestV3,
-} from "~/wire/broker";
-import { httpBodyBytesMax } from "~/wire/limits";
+} from "~/wire/membership";
 import { explainIssues } from "~/wire/text";
 
 const timeoutMs = 15_000;

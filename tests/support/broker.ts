@@ -6,7 +6,8 @@ import { type BrokerOptions, type RunningBroker, startBroker } from "~/broker/se
 import type { Clock, Timer } from "~/clock";
 import { joinProof, rootKeySha256, signedInviteText, signInvite } from "~/identity/invite";
 import { generateKeyPair } from "~/identity/keys";
-import { type CreateInvite, CreateMeshReply, type InviteV3, JoinReply } from "~/wire/broker";
+import type { CreateInvite } from "~/wire/broker";
+import { CreateMeshReply, type InviteV3, JoinReply } from "~/wire/membership";
 import { brokerPaths } from "~/wire/paths";
 import { BrokerClient, type TestMember } from "./broker-client";
 import { cleanup } from "./cleanup";

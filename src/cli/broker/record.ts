@@ -6,7 +6,7 @@ import { readFileSync } from "node:fs";
 import * as v from "valibot";
 import { systemClock } from "~/clock";
 import { MeshError, systemCodeOf } from "~/errors";
-import { BrokerHealth, BrokerRecord, httpUrlOf } from "~/wire/broker";
+import { BrokerHealth, BrokerRecord, httpUrlOf } from "~/wire/membership";
 import { brokerPaths } from "~/wire/paths";
 
 export interface LiveBroker {

@@ -9,8 +9,8 @@ import { MeshError } from "~/errors";
 import type { MeshEntry } from "~/identity/config";
 import { rootKeySha256, signInvite } from "~/identity/invite";
 import { keyPairFromSeed } from "~/identity/keys";
-import { encodeInviteLink, inviteExpiryMsMax } from "~/wire/broker";
 import { inviteUsesMax } from "~/wire/limits";
+import { encodeInviteLink, inviteExpiryMsMax } from "~/wire/membership";
 
 export const meshInvite = defineCommand({
   name: "mesh invite",

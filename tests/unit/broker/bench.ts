@@ -16,7 +16,8 @@ import { Store } from "~/broker/sqlite";
 import { openSqlite } from "~/disk/sqlite";
 import { joinProof } from "~/identity/invite";
 import { generateKeyPair } from "~/identity/keys";
-import type { BrokerFrameInput, ClientFrameInput, InviteV3 } from "~/wire/broker";
+import type { BrokerFrameInput, ClientFrameInput } from "~/wire/broker";
+import type { InviteV3 } from "~/wire/membership";
 import { FakeClock, inviteTo, registrationOf, type TestMesh } from "../../support/broker";
 import { type HelloFrame, helloOf, type TestMember } from "../../support/broker-client";
 

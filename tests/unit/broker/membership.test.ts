@@ -5,7 +5,7 @@ import { createMesh } from "~/broker/membership";
 import { MeshError } from "~/errors";
 import { generateKeyPair, signText } from "~/identity/keys";
 import { isAdmitted } from "~/identity/members";
-import type { InviteV3 } from "~/wire/broker";
+import type { InviteV3 } from "~/wire/membership";
 import { inviteTextV3 } from "~/wire/signed";
 import { inviteTo, registrationOf } from "../../support/broker";
 import { sendOf, type TestMember } from "../../support/broker-client";

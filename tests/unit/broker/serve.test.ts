@@ -9,7 +9,8 @@ import { openSqlite } from "~/disk/sqlite";
 import { MeshError } from "~/errors";
 import { generateKeyPair, signText } from "~/identity/keys";
 import { isAdmitted } from "~/identity/members";
-import { BrokerHealth, BrokerRecord, Features } from "~/wire/broker";
+import { Features } from "~/wire/broker";
+import { BrokerHealth, BrokerRecord } from "~/wire/membership";
 import { brokerPaths } from "~/wire/paths";
 import {
   createTestMesh,

@@ -10,7 +10,7 @@ import {
   signInvite,
 } from "~/identity/invite";
 import { generateKeyPair, signText } from "~/identity/keys";
-import { encodeInviteLink, type Invite, inviteLinkPrefix } from "~/wire/broker";
+import { encodeInviteLink, type Invite, inviteLinkPrefix } from "~/wire/membership";
 import { inviteTextV1 } from "~/wire/signed";
 import { cryptoVectors } from "../../vectors/vectors";
 

@@ -5,15 +5,12 @@ import {
   ackCodes,
   ClientFrame,
   type ClientFrameInput,
-  encodeInviteLink,
   Features,
-  httpUrlOf,
-  inviteLinkPrefix,
-  JoinRequestV3,
   type ParsedBrokerFrame,
   parseBrokerFrame,
   SealedBody,
 } from "~/wire/broker";
+import { encodeInviteLink, httpUrlOf, inviteLinkPrefix, JoinRequestV3 } from "~/wire/membership";
 import { cryptoVectors } from "../../vectors/vectors";
 
 const alice = cryptoVectors.alice.public_hex;
