@@ -57,7 +57,7 @@ export class World {
 
   constructor(seed: number) {
     this.chance = new Chance(seed);
-    this.#tickMs = this.chance.pick([0.01, 1, 10, 100]);
+    this.#tickMs = this.chance.pick([1, 5, 20, 100]);
   }
 
   schedule(delayMs: number, run: () => void): Timer {

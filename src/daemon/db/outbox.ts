@@ -155,7 +155,8 @@ const newColumns = [
   "expects_reply",
 ] as const satisfies (keyof NewOutboxRow)[];
 
-const insertSql = `INSERT INTO outbox (${newColumns.join(", ")}, status) VALUES (${newColumns.map(() => "?").join(", ")}, 'pending')`;
+const insertSql = `INSERT INTO outbox (${newColumns.join(", ")}, status) VALUES (${newColumns.map(() => "?").join(", ")}, 'pending')
+  ON CONFLICT (client_message_id) DO NOTHING`;
 const sendableColumns =
   "seq, client_message_id, enqueued_at, attempts, next_attempt_at, first_sent_at, priority, target_spec, nonce, ciphertext, wire_fingerprint, body_version, reply_to_id";
 
@@ -178,10 +179,11 @@ export class Outbox {
     this.db = db;
   }
 
-  /** Returns the row's place. */
-  insert(row: NewOutboxRow): number {
+  /** Returns the row's place, or undefined when its client_message_id is taken. */
+  insert(row: NewOutboxRow): number | undefined {
     const values = newColumns.map((column): Bound => row[column]);
-    return Number(this.db.query<unknown, Bound[]>(insertSql).run(...values).lastInsertRowid);
+    const { changes, lastInsertRowid } = this.db.query<unknown, Bound[]>(insertSql).run(...values);
+    return changes === 0 ? undefined : Number(lastInsertRowid);
   }
 
   byClientMessageId(id: string): OutboxRow | null {

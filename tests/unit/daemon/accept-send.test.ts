@@ -92,6 +92,19 @@ describe("a new id", () => {
     expect(rows(db)[0]).toMatchObject({ client_message_id: "id-0", id: "id-1" });
   });
 
+  test("an id of our own making that is taken all the same is answered by the table, like any other", () => {
+    const db = openOutbox();
+    accept(db, { client_message_id: "id-0" });
+    expect(accept(db, { client_message_id: undefined })).toMatchObject({
+      kind: "accepted_pending",
+      duplicate: true,
+    });
+    expect(accept(db, { client_message_id: undefined, message: "other" })).toMatchObject({
+      kind: "conflict",
+    });
+    expect(rows(db)).toHaveLength(1);
+  });
+
   test("is sealed inside the transaction: a seal that fails leaves nothing behind", () => {
     const db = openOutbox();
     const seal = () => {

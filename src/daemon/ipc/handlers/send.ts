@@ -107,6 +107,8 @@ export function acceptSend(request: SendRequest, options: AcceptOptions): SendOu
 export interface PreparedSend {
   request: SendRequest;
   clientMessageId: string;
+  /** The caller gave none. */
+  isOwnId: boolean;
   priority: Priority;
   meta: Record<string, unknown> | null;
   fingerprint: Uint8Array;
@@ -120,6 +122,7 @@ export function prepareSend(request: SendRequest, newId: () => string): Prepared
   checkNoZeroByte("destination_ref", request.destination_ref);
   if (request.reply_to_id !== null && request.reply_to_id !== undefined)
     checkClientMessageId(request.reply_to_id);
+  const isOwnId = request.client_message_id === undefined || request.client_message_id === null;
   const clientMessageId = request.client_message_id ?? newId();
   checkClientMessageId(clientMessageId);
   const priority = request.priority ?? "next";
@@ -133,7 +136,7 @@ export function prepareSend(request: SendRequest, newId: () => string): Prepared
     meta,
     body: request.message,
   });
-  return { request, clientMessageId, priority, meta, fingerprint };
+  return { request, clientMessageId, isOwnId, priority, meta, fingerprint };
 }
 
 export interface Applied {
@@ -145,10 +148,15 @@ export interface Applied {
 /** Looks the id up and applies the table; the caller has opened the transaction. */
 export function applySend(prepared: PreparedSend, options: AcceptOptions): Applied {
   const outbox = new Outbox(options.db);
-  const known = outbox.byClientMessageId(prepared.clientMessageId);
-  if (known !== null)
-    return { outcome: outcomeOfKnown(known, isSame(known, prepared)), insertedSeq: undefined };
-  const insertedSeq = outbox.insert(newRow(prepared, options));
+  const { clientMessageId } = prepared;
+  // Most ids that we made ourselves a moment ago are free: the insert itself finds out.
+  const known = prepared.isOwnId ? null : outbox.byClientMessageId(clientMessageId);
+  const insertedSeq = known === null ? outbox.insert(newRow(prepared, options)) : undefined;
+  if (insertedSeq === undefined) {
+    const held = known ?? outbox.byClientMessageId(clientMessageId);
+    if (held === null) throw new Error(`the id ${clientMessageId} is taken, and nothing holds it`);
+    return { outcome: outcomeOfKnown(held, isSame(held, prepared)), insertedSeq };
+  }
   const outcome: SendOutcome = {
     kind: "accepted_pending",
     status: 202,
