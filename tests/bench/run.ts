@@ -98,14 +98,25 @@ try {
   console.log(`  claudemesh send             ${send.p50Ms.toFixed(1)} ms   ${send.peakMiB.toFixed(0)} MiB`);
   console.log(`  send / --version            ${(send.p50Ms / version.p50Ms).toFixed(2)}\n`);
 
+  console.log(
+    "Memory over 100,000 messages, resident (the daemon that sends, the one that receives, the broker)",
+  );
+  for (let sent = 20_000; sent <= 100_000; sent += 20_000) {
+    await mesh.drain("alice", "bob", 20_000);
+    await mesh.settled("alice");
+    const figures = [alice.pid, mesh.host("bob").pid, mesh.brokerPid].map(
+      (pid) => `${residentMiB(pid).toFixed(0)} MiB`,
+    );
+    console.log(`  after ${String(sent).padStart(7)}               ${figures.join("   ")}`);
+  }
+  console.log("");
+
   const fresh = await openMesh(join(root, "fresh"));
   try {
     await fresh.settled("alice");
     console.log("Idle memory, resident");
     console.log(`  daemon, one link            ${residentMiB(fresh.host("alice").pid).toFixed(0)} MiB`);
     console.log(`  broker, two members         ${residentMiB(fresh.brokerPid).toFixed(0)} MiB`);
-    console.log(`  daemon after the runs above ${residentMiB(alice.pid).toFixed(0)} MiB`);
-    console.log(`  broker after the runs above ${residentMiB(mesh.brokerPid).toFixed(0)} MiB`);
   } finally {
     await fresh.close();
   }
