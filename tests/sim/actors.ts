@@ -5,6 +5,7 @@ import { Core } from "~/broker/core";
 import { Exchange } from "~/broker/exchange";
 import { createInvite, createMesh, joinMesh, removeMember } from "~/broker/membership";
 import { schemaSteps } from "~/broker/schema";
+import type { Settings } from "~/broker/settings";
 import { Store } from "~/broker/sqlite";
 import { assemble } from "~/daemon/assemble";
 import { DirectoryStore, migrateDirectory } from "~/daemon/db/directory";
@@ -66,8 +67,11 @@ export class SimBroker {
 
   readonly #engine: Engine;
 
-  constructor(world: World, network: Network, bounds: Bounds, engine: Engine) {
+  readonly #settings: Settings;
+
+  constructor(world: World, network: Network, bounds: Bounds, settings: Settings, engine: Engine) {
     this.#world = world;
+    this.#settings = settings;
     this.#engine = engine;
     this.#network = network;
     this.#bounds = bounds;
@@ -81,7 +85,7 @@ export class SimBroker {
     const process = new Process(this.#world, () => 0);
     this.process = process;
     this.db.process = process;
-    const core = new Core(this.#engine.store(this.db), this.#bounds, () => this.#newId());
+    const core = new Core(this.#engine.store(this.db), this.#bounds, () => this.#newId(), this.#settings);
     const writer = new Writer(this.db, process.clock);
     const exchange = new Exchange({ core, writer, clock: process.clock, bounds: this.#bounds, log });
     exchange.start();
@@ -209,6 +213,7 @@ export class SimDaemon {
   readonly #sealer: Sealer;
   readonly #configFile: string;
   #ids = 0;
+  #starts = 0;
 
   constructor(
     person: Person,
@@ -265,7 +270,7 @@ export class SimDaemon {
       directoryStore: new DirectoryStore(this.directoryDb),
       configFile: this.#configFile,
       token: "",
-      sessionId: "simulated",
+      sessionId: `${this.person.name}-${this.#starts++}`,
       startProblems: [],
     });
     this.parts = parts;

@@ -6,8 +6,10 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { defaultBounds } from "~/broker/bounds";
+import { defaultSettings } from "~/broker/settings";
 import { asMeshError } from "~/errors";
 import { openSealer } from "~/identity/sealer";
+import { connectionPolicies } from "~/wire/broker";
 import type { Priority } from "~/wire/text";
 import { type Engine, people, SimBroker, SimDaemon, soundEngine } from "./actors";
 import { Checkers, type Content, marker, type Told, Violation } from "./checkers";
@@ -85,6 +87,7 @@ class Simulation {
         queueFullRetryAfterMs: 1_000,
         leasesPerConnectionMax: chance.pick([1, 3, 256]),
       },
+      { ...defaultSettings, connectionPolicy: chance.pick(connectionPolicies) },
       engine,
     );
     const entries = this.#broker.admit(folk);
