@@ -15,14 +15,18 @@ export async function askHealth(
   client: Client,
   timeoutMs = healthTimeoutMs,
 ): Promise<HealthReply | undefined> {
-  try {
-    const health = await client.call("health", { timeoutMs });
-    if ("pid" in health) return health;
-    throw new MeshError("incompatible_daemon", "the daemon does not show its health on its own socket", {
-      hint: "Restart it: claudemesh daemon down && claudemesh daemon up",
-    });
-  } catch (error) {
-    if (error instanceof MeshError && error.code === "daemon_unreachable") return undefined;
-    throw error;
+  for (let attempt = 1; ; attempt++) {
+    try {
+      const health = await client.call("health", { timeoutMs });
+      if ("pid" in health) return health;
+      throw new MeshError("incompatible_daemon", "the daemon does not show its health on its own socket", {
+        hint: "Restart it: claudemesh daemon down && claudemesh daemon up",
+      });
+    } catch (error) {
+      if (!(error instanceof MeshError)) throw error;
+      if (error.code === "daemon_unreachable") return undefined;
+      // A daemon that died while it was asked refuses the next question; whoever answers like that again is no daemon.
+      if (error.code !== "answer_lost" || attempt > 1) throw error;
+    }
   }
 }

@@ -19,8 +19,18 @@ export interface AnsweredRow {
   status: OutboxStatus;
   attempts: number;
   last_error: string | null;
-  enqueued_at: number;
+  first_sent_at: number | null;
 }
+
+/**
+ * Whether the broker may have forgotten a row that it once got. Age counts from the first time on the wire: how long a row
+ * waited for the broker to come back is not its fault, and no broker knows of it before then.
+ */
+export const isOlderThan = (
+  maxAgeMs: number,
+  row: Pick<AnsweredRow, "first_sent_at">,
+  nowMs: number,
+): boolean => row.first_sent_at !== null && nowMs - row.first_sent_at > maxAgeMs;
 
 /** `chance` is uniform in [0, 1). `maxAgeMs` is how long this broker's memory lets a message be tried. */
 export function stepAnswered(
@@ -48,7 +58,7 @@ export function stepAnswered(
       const attempts = row.attempts + 1;
       if (verdict.kind === "unrecognised" && attempts >= unrecognisedAttemptsMax)
         return { to: "dead", lastError: verdict.why };
-      if (nowMs - row.enqueued_at > maxAgeMs) return { to: "dead", lastError: "expired" };
+      if (isOlderThan(maxAgeMs, row, nowMs)) return { to: "dead", lastError: "expired" };
       const asked = verdict.kind === "transient" ? (verdict.retryAfterMs ?? 0) : 0;
       const delayMs = Math.max(Math.min(asked, retryAfterMsMax), retryDelayMs(attempts, chance));
       return { to: "pending", attempts, retryAtMs: nowMs + delayMs, lastError: verdict.why };

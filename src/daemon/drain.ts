@@ -4,7 +4,7 @@
  * polls. Invariant: within a lane, what leaves first was accepted first.
  */
 import type { Clock, Timer } from "~/clock";
-import { type RowChange, stepAnswered } from "~/daemon/answer";
+import { isOlderThan, type RowChange, stepAnswered } from "~/daemon/answer";
 import type { Outbox, OutboxRow, SendableRow } from "~/daemon/db/outbox";
 import { type Lane, Lanes } from "~/daemon/lanes";
 import type { Writer } from "~/disk/writer";
@@ -238,7 +238,7 @@ export class Drain {
     let passed = 0;
     for (const row of rows) {
       if (passed >= most || this.#room(route) <= 0) break;
-      if (isExpired(row, nowMs, route.terms.maxAgeMs)) {
+      if (isOlderThan(route.terms.maxAgeMs, row, nowMs)) {
         outbox.markDead(row.seq, "expired");
         expired.push(row.client_message_id);
         passed++;
@@ -422,10 +422,6 @@ type Refusal = Extract<Verdict, { kind: "transient" | "unrecognised" | "held" }>
 /** The row may go again, and so may what follows it in its lane, but not now. */
 const isRefusal = (verdict: Verdict): verdict is Refusal =>
   verdict.kind === "transient" || verdict.kind === "unrecognised" || verdict.kind === "held";
-
-/** Only a row that was tried can expire: one that waited for the broker to come back has had no chance yet. */
-const isExpired = (row: SendableRow, nowMs: number, maxAgeMs: number): boolean =>
-  row.first_sent_at !== null && nowMs - row.enqueued_at > maxAgeMs;
 
 const sendFrame = (row: SendableRow): ClientFrameInput => ({
   type: "send",

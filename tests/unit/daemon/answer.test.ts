@@ -7,7 +7,12 @@ import { retryAfterMsMax, unrecognisedAttemptsMax } from "~/wire/limits";
 
 const now = 1_000_000_000;
 const maxAgeMs = 168 * 3600 * 1000;
-const inflight: AnsweredRow = { status: "inflight", attempts: 0, last_error: null, enqueued_at: now };
+const inflight: AnsweredRow = {
+  status: "inflight",
+  attempts: 0,
+  last_error: null,
+  first_sent_at: now,
+};
 const step = (row: Partial<AnsweredRow>, verdict: Verdict, chance = 0) =>
   stepAnswered({ ...inflight, ...row }, verdict, now, maxAgeMs, chance);
 
@@ -84,8 +89,8 @@ test("a refusal that nobody recognises is tried a bounded number of times", () =
 
 test("a row that was tried and is older than the broker remembers ids expires; exactly as old, it does not", () => {
   const verdict: Verdict = { kind: "transient", why: "busy", retryAfterMs: undefined };
-  expect(step({ enqueued_at: now - maxAgeMs }, verdict)).toMatchObject({ to: "pending" });
-  expect(step({ enqueued_at: now - maxAgeMs - 1 }, verdict)).toEqual({ to: "dead", lastError: "expired" });
+  expect(step({ first_sent_at: now - maxAgeMs }, verdict)).toMatchObject({ to: "pending" });
+  expect(step({ first_sent_at: now - maxAgeMs - 1 }, verdict)).toEqual({ to: "dead", lastError: "expired" });
 });
 
 test("the backoff doubles up to a minute, with full jitter above half a second", () => {

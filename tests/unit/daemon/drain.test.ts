@@ -418,6 +418,42 @@ describe("age", () => {
     expect(d.row("tried")).toMatchObject({ status: "dead", last_error: "expired" });
     expect(d.left()).toEqual(["never-tried"]);
   });
+
+  test("rows that waited out a long outage are not ended by the first thing that goes wrong afterwards", async () => {
+    const d = openDrain();
+    for (const id of ["a", "b", "c"]) void d.accept(id);
+    await d.settle();
+    d.clock.setWall(d.clock.now() + terms.maxAgeMs + 1);
+    d.attach();
+    await d.settle();
+    d.answer("a", "rate_limited");
+    d.answer("b", "held");
+    d.answer("c", "held");
+    await d.settle();
+    d.drain.detach(mesh);
+    d.attach();
+    await d.settle(60_000);
+    expect(d.left()).toEqual(["a", "b", "c", "a", "b", "c"]);
+    for (const id of ["a", "b", "c"]) expect(d.row(id).status).toBe("inflight");
+  });
+
+  test("a row that was accepted while the clock was ahead is not tried for longer than the broker remembers it", async () => {
+    const d = openDrain();
+    const startMs = d.clock.now();
+    d.clock.setWall(startMs + terms.maxAgeMs);
+    void d.accept("early");
+    await d.settle();
+    d.clock.setWall(startMs);
+    d.attach();
+    await d.settle();
+    expect(d.left()).toEqual(["early"]);
+    d.drain.detach(mesh);
+    d.clock.setWall(startMs + terms.maxAgeMs + 1);
+    d.attach();
+    await d.settle();
+    expect(d.left()).toEqual([]);
+    expect(d.row("early")).toMatchObject({ status: "dead", last_error: "expired" });
+  });
 });
 
 test("a commit that fails sends nothing, and gives the connection up so that the disk decides anew", async () => {
