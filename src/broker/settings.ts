@@ -68,6 +68,7 @@ export interface Cutoffs {
 export function cutoffsOf({ dedupeDays, historyDays }: Settings, wallMs: number): Cutoffs {
   return {
     pruneBefore: wallMs - Math.min(historyDays, dedupeDays ?? historyDays) * dayMs,
-    expireBefore: dedupeDays === undefined ? undefined : wallMs - dedupeDays * dayMs,
+    // A day longer than is advertised: a daemon may try a message up to the last moment, by a clock that is not ours.
+    expireBefore: dedupeDays === undefined ? undefined : wallMs - (dedupeDays + 1) * dayMs,
   };
 }

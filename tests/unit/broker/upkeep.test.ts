@@ -207,11 +207,15 @@ describe("ids that are remembered for some days", () => {
     ]);
     sendToBob("young");
     deliver();
-    bench.clock.advance(61_000);
+    // A day longer than is advertised, for daemons whose clocks are not ours.
+    bench.clock.advance(dayMs + 59_000);
+    await runOnce();
+    expect(known()).toEqual(["a", "b", "c", "young"]);
+    bench.clock.advance(2_000);
     expect(bench.ackOf(alice, toBob("a")).code).toBe("duplicate");
     await runOnce();
     expect([known(), kept(), bench.count("deliveries")]).toEqual([["young"], ["young"], 1]);
-    expect(logs.at(-1)?.fields).toEqual({ pruned: 3, forgotten: 3 });
+    expect(logs.at(-1)?.fields).toEqual({ pruned: 0, forgotten: 3 });
     expect(bench.ackOf(alice, toBob("a"))).toMatchObject({ code: "created", duplicate: false });
     expect(deliver()).toEqual(["a"]);
   });
@@ -234,7 +238,7 @@ describe("ids that are remembered for some days", () => {
     await runOnce();
     expect([known(), whole()]).toEqual([["a"], []]);
     expect(bench.ackOf(alice, toBob("a"))).toMatchObject({ code: "duplicate", history_available: false });
-    bench.clock.advance(8 * dayMs);
+    bench.clock.advance(9 * dayMs);
     await runOnce();
     expect([known(), kept()]).toEqual([[], []]);
   });
@@ -250,7 +254,7 @@ describe("ids that are remembered for some days", () => {
   test("a message with a number of its own is never given that of one that was forgotten", async () => {
     sendToBob("a");
     deliver();
-    bench.clock.advance(4 * dayMs);
+    bench.clock.advance(5 * dayMs);
     await runOnce();
     sendToBob("b");
     expect(bench.db.query("SELECT seq FROM messages").get()).toEqual({ seq: 2 });
