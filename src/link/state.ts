@@ -4,7 +4,7 @@
  * does not fight back.
  */
 import { closeCode } from "~/wire/broker";
-import { reconnectDelaysMs, replacedRetryMs } from "~/wire/limits";
+import { occupiedRetryMs, reconnectDelaysMs, replacedRetryMs } from "~/wire/limits";
 
 export type LinkState =
   | { phase: "stopped" }
@@ -142,10 +142,11 @@ function refuse(state: LinkState, why: string, goodbye: LinkEffect, chance: numb
 
 function afterRefusal(state: LinkState, code: string, message: string, chance: number): LinkStep {
   const goodbye = close(closeCode.normal, "refused");
+  // Nobody is disturbed by asking again: the broker lets us in when the other one has fallen silent.
   if (code === "identity_in_use") {
     return {
       state: { phase: "identity_in_use", why: message },
-      effects: [goodbye, { type: "set_timer", delayMs: replacedRetryMs }],
+      effects: [goodbye, { type: "set_timer", delayMs: occupiedRetryMs }],
     };
   }
   if (code !== "removed") return refuse(state, `${code}: ${message}`, goodbye, chance);

@@ -118,6 +118,8 @@ export const unrecognisedAttemptsMax = 20;
 export const dedupeRetentionDaysMin = 3;
 export const maxAgeHoursPermanent = 7 * 24;
 export const reconnectDelaysMs = [1_000, 2_000, 4_000, 8_000, 16_000, 30_000] as const;
+/** A little longer than a broker keeps a connection that fell silent. */
+export const occupiedRetryMs = 90_000;
 export const replacedRetryMs = 10 * 60_000;
 export const stopGraceMs = 5_000;
 export const pushesWaitingMax = 1024;

@@ -185,7 +185,7 @@ describe("how a connection ended decides what comes next", () => {
     };
     const { state, effects } = stepLink({ phase: "connecting", attempt: 2 }, event, 0);
     expect(state).toEqual({ phase: "identity_in_use", why: "another one is connected" });
-    expect(effects).toContainEqual({ type: "set_timer", delayMs: 600_000 });
+    expect(effects).toContainEqual({ type: "set_timer", delayMs: 90_000 });
   });
 
   test("a hello that is refused because the member was removed ends as removed", () => {
