@@ -15,6 +15,7 @@ import { asMeshError, messageOf } from "~/errors";
 import type { Log } from "~/log";
 import { closeCode } from "~/wire/broker";
 import { closeReasonBytesMax } from "~/wire/limits";
+import { cutToBytes } from "~/wire/text";
 
 /** The part of a WebSocket that the broker uses; Bun's `ServerWebSocket` is one. */
 export interface Socket {
@@ -246,7 +247,7 @@ export class Exchange {
       if (output.do === "close") {
         peer.closed = true;
         peer.helloTimer.cancel();
-        peer.socket.close(output.code, closeReason(output.reason));
+        peer.socket.close(output.code, cutToBytes(output.reason, closeReasonBytesMax));
         return;
       }
       const text = JSON.stringify(output.frame);
@@ -322,11 +323,4 @@ export class Exchange {
   async #idle(): Promise<void> {
     while (this.#batch !== undefined) await this.#batch;
   }
-}
-
-/** As much of the reason as a close frame holds (RFC 6455 §5.5), cut between characters. */
-function closeReason(text: string): string {
-  let reason = text.slice(0, closeReasonBytesMax);
-  while (Buffer.byteLength(reason) > closeReasonBytesMax) reason = [...reason].slice(0, -1).join("");
-  return reason;
 }

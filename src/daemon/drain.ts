@@ -134,11 +134,6 @@ export class Drain {
     this.#routes.get(mesh)?.lanes.offerIfIdle(target, priority, this.#options.clock.monotonicMs());
   }
 
-  /** Rows of this mesh changed in other ways (sealed anew, put back by hand): look again. */
-  wake(): void {
-    this.#options.writer.wake();
-  }
-
   /** The broker answered. Anything it may say is dealt with, even about rows that it never got. */
   answered(mesh: string, ack: AckFrame): void {
     const id = ack.client_message_id ?? ack.id;

@@ -16,7 +16,7 @@ import { asMeshError, MeshError, messageOf } from "~/errors";
 import { type Config, type MeshEntry, readConfig } from "~/identity/config";
 import type { Problem } from "~/wire/ipc";
 import { configCheckEveryMs, configSettleMs } from "~/wire/limits";
-import { JsonObject } from "~/wire/text";
+import { JsonObjectText } from "~/wire/text";
 
 export interface MeshesOptions {
   configFile: string;
@@ -266,14 +266,12 @@ export class Meshes {
   }
 }
 
-const StoredMeta = v.pipe(v.string(), v.parseJson(), JsonObject);
-
 /** What sealing a stored row anew needs. */
 export const sealDraftOf = (row: OutboxRow, nowMs: number) => ({
   clientMessageId: row.client_message_id,
   fingerprint: row.request_fingerprint,
   body: row.payload ?? "",
-  meta: row.meta === null ? null : v.parse(StoredMeta, row.meta),
+  meta: row.meta === null ? null : v.parse(JsonObjectText, row.meta),
   replyTo:
     row.reply_to_id !== null && row.reply_to_sender !== null
       ? { id: row.reply_to_id, sender: row.reply_to_sender }

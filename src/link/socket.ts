@@ -5,6 +5,7 @@
 import { messageOf } from "~/errors";
 import { type ClientFrameInput, closeCode, type ParsedBrokerFrame, parseBrokerFrame } from "~/wire/broker";
 import { closeReasonBytesMax, frameBytesMax } from "~/wire/limits";
+import { cutToBytes } from "~/wire/text";
 
 export interface SocketHandlers {
   opened(): void;
@@ -111,11 +112,4 @@ function closeQuietly(socket: WebSocket, code: number, reason: string): void {
     socket.terminate();
     if (socket.readyState === WebSocket.OPEN) throw new Error(`cannot close the socket: ${messageOf(error)}`);
   }
-}
-
-/** The longest beginning of `text` that fits into `bytes` of UTF-8. */
-export function cutToBytes(text: string, bytes: number): string {
-  if (Buffer.byteLength(text) <= bytes) return text;
-  const cut = Buffer.from(text, "utf8").subarray(0, bytes);
-  return new TextDecoder("utf-8").decode(cut).replace(/\uFFFD+$/, "");
 }

@@ -114,6 +114,9 @@ export const JsonObject = v.custom<Record<string, unknown>>(
   "an object expected",
 );
 
+/** The text of a JSON object, as a database keeps it. */
+export const JsonObjectText = v.pipe(v.string(), v.parseJson(), JsonObject);
+
 /** Milliseconds since 1970. */
 export const TimeMs = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 
@@ -124,4 +127,11 @@ export function explainIssues(issues: readonly v.BaseIssue<unknown>[]): string {
   const where = v.getDotPath(first);
   const what = first.received === "undefined" ? "missing" : first.message;
   return where === null ? what : `${where}: ${what}`;
+}
+
+/** The longest beginning of `text` that fits into `bytes` of UTF-8. */
+export function cutToBytes(text: string, bytes: number): string {
+  if (Buffer.byteLength(text) <= bytes) return text;
+  const cut = Buffer.from(text, "utf8").subarray(0, bytes);
+  return new TextDecoder("utf-8").decode(cut).replace(/\uFFFD+$/, "");
 }

@@ -4,9 +4,7 @@ import { isoTime } from "~/clock";
 import type { InboxRow, ProblemRow } from "~/daemon/db/inbox";
 import type { OutboxRow } from "~/daemon/db/outbox";
 import type { InboxItem, InboxProblem, OutboxItem, SentMessage } from "~/wire/ipc";
-import { JsonObject } from "~/wire/text";
-
-const StoredMeta = v.pipe(v.string(), v.parseJson(), JsonObject);
+import { JsonObjectText } from "~/wire/text";
 
 /** Ids of meshes as people know them. */
 export type SlugOf = (meshId: string) => string;
@@ -65,7 +63,7 @@ export const renderInboxItem = (row: InboxRow, slugOf: SlugOf): InboxItem => ({
   from: { name: row.sender_name, pubkey: row.sender_member_pubkey },
   ...present("topic", row.topic),
   body: row.body,
-  ...(row.meta === null ? {} : { meta: v.parse(StoredMeta, row.meta) }),
+  ...(row.meta === null ? {} : { meta: v.parse(JsonObjectText, row.meta) }),
   ...(row.reply_to_id === null || row.reply_to_sender === null
     ? {}
     : { reply_to: { id: row.reply_to_id, sender: row.reply_to_sender } }),
