@@ -4,6 +4,7 @@ import type { Delivery, ListedMember } from "~/broker/rows";
 import { isoTime } from "~/clock";
 import type { BrokerFrameInput } from "~/wire/broker";
 import { listBytesMax } from "~/wire/limits";
+import { encodeSealed } from "~/wire/sealed";
 
 type Of<Type extends string> = Extract<BrokerFrameInput, { type: Type }>;
 type PeerEntry = Of<"peers_list">["peers"][number];
@@ -95,14 +96,10 @@ export function pushFrame(delivery: Delivery, meshId: string): Of<"push"> {
     senderName: delivery.sender_name,
     ...(delivery.reply_to_id === null ? {} : { replyToId: delivery.reply_to_id }),
     priority: delivery.priority,
-    nonce: base64Of(delivery.nonce),
-    ciphertext: base64Of(delivery.ciphertext),
+    ...encodeSealed(delivery),
     createdAt: isoTime(delivery.created_at),
     client_message_id: delivery.client_message_id,
     ...(delivery.request_fingerprint === null ? {} : { request_fingerprint: delivery.request_fingerprint }),
     ...(delivery.body_version === null ? {} : { bodyVersion: delivery.body_version }),
   };
 }
-
-const base64Of = (bytes: Uint8Array): string =>
-  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("base64");

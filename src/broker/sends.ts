@@ -12,6 +12,7 @@ import type { Accepted, Member, MemberRow } from "~/broker/rows";
 import type { Store } from "~/broker/sqlite";
 import { isoTime } from "~/clock";
 import type { AckCode, SendFrame } from "~/wire/broker";
+import { decodeSealed } from "~/wire/sealed";
 
 export interface SendContext {
   store: Store;
@@ -111,8 +112,7 @@ function judge(
     request_fingerprint: frame.request_fingerprint ?? null,
     target_spec: frame.targetSpec,
     priority: frame.priority,
-    nonce: Buffer.from(frame.nonce, "base64"),
-    ciphertext: Buffer.from(frame.ciphertext, "base64"),
+    ...decodeSealed(frame),
     reply_to_id: frame.replyToId ?? null,
     body_version: frame.bodyVersion ?? null,
     created_at: at.wallMs,

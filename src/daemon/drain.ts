@@ -21,6 +21,7 @@ import {
   sendWindowBytesMax,
   sendWindowMessagesMax,
 } from "~/wire/limits";
+import { encodeSealed } from "~/wire/sealed";
 import type { Priority } from "~/wire/text";
 
 /** What the drain needs of an open link. */
@@ -425,8 +426,7 @@ const sendFrame = (row: SendableRow): ClientFrameInput => ({
   ...(row.wire_fingerprint === null ? {} : { request_fingerprint: row.wire_fingerprint }),
   targetSpec: row.target_spec,
   priority: row.priority,
-  nonce: row.nonce,
-  ciphertext: row.ciphertext,
+  ...encodeSealed(row),
   // Body version 2 carries the thread inside the seal, where the broker does not see it.
   ...(row.body_version === 2 || row.reply_to_id === null ? {} : { replyToId: row.reply_to_id }),
   bodyVersion: row.body_version === 2 ? 2 : 1,

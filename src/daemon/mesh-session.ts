@@ -180,8 +180,7 @@ export class MeshSession {
         target_spec: recipientPubkey,
         sender_pubkey: mesh.pubkey,
         body_version: bodyVersion,
-        nonce: sealed.nonce,
-        ciphertext: sealed.ciphertext,
+        ...sealed,
         wire_fingerprint: wireFingerprint(draft.fingerprint, seedOf(mesh.secretKey)),
       };
     };

@@ -48,12 +48,15 @@ function beginWal(db: Database): void {
   }
 }
 
+/** SQL, or what SQL cannot say. */
+export type SchemaStep = string | ((db: Database) => void);
+
 /**
  * Brings the schema up to date: `steps[n]` takes version n to n + 1, each in its own transaction.
  * Throws `database_newer` when the file is ahead of `steps`, and `storage_*` or `database_corrupt` when a step fails, which
  * leaves the version before it.
  */
-export function migrate(db: Database, steps: readonly string[]): void {
+export function migrate(db: Database, steps: readonly SchemaStep[]): void {
   const present = schemaVersionOf(db);
   if (present > steps.length) {
     throw new MeshError(
@@ -63,19 +66,22 @@ export function migrate(db: Database, steps: readonly string[]): void {
     );
   }
   for (let version = present; version < steps.length; version++) {
+    const step = steps[version];
+    if (step === undefined) throw new Error(`no step leads on from schema version ${version}`);
     try {
-      takeStep(db, version, steps[version] ?? "");
+      takeStep(db, version, step);
     } catch (error) {
       throw storageError(`cannot bring ${db.filename} from schema version ${version} to the next`, error);
     }
   }
 }
 
-function takeStep(db: Database, version: number, step: string): void {
+function takeStep(db: Database, version: number, step: SchemaStep): void {
   db.transaction(() => {
     // Looked up again inside the transaction: another process may have taken the same step meanwhile.
     if (schemaVersionOf(db) !== version) return;
-    db.run(step);
+    if (typeof step === "string") db.run(step);
+    else step(db);
     db.run(`PRAGMA user_version = ${version + 1}`);
   }).immediate();
 }

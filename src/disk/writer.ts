@@ -10,6 +10,7 @@ import { MeshError } from "~/errors";
 
 interface Job {
   run(): void;
+  writesOnce: boolean;
   settle(failure: MeshError | undefined): void;
 }
 
@@ -41,11 +42,24 @@ export class Writer {
 
   /** Runs `job` inside the next batch; resolves with its value after the commit, rejects with what it threw. */
   submit<T>(job: () => T): Promise<T> {
+    return this.#submit(job, false);
+  }
+
+  /**
+   * The same for a job whose only write is one statement, with nothing after it that can throw: SQLite undoes a failed
+   * statement by itself, and the savepoint that it saves costs as much as the statement.
+   */
+  submitOneWrite<T>(job: () => T): Promise<T> {
+    return this.#submit(job, true);
+  }
+
+  #submit<T>(job: () => T, writesOnce: boolean): Promise<T> {
     if (this.#closed)
       return Promise.reject(new MeshError("daemon_stopping", "it is stopping and takes nothing new"));
     return new Promise<T>((resolve, reject) => {
       let outcome: { value: T } | { thrown: unknown } | undefined;
       this.#jobs.push({
+        writesOnce,
         run() {
           try {
             outcome = { value: job() };
@@ -107,7 +121,7 @@ export class Writer {
     let failure: MeshError | undefined;
     try {
       this.#db.run("BEGIN IMMEDIATE");
-      for (const job of jobs) this.#runAlone(() => job.run());
+      for (const job of jobs) this.#runAlone(job);
       for (const tail of this.#tails) {
         const effect = tail();
         if (effect !== undefined) effects.push(effect);
@@ -129,16 +143,16 @@ export class Writer {
   }
 
   /** A savepoint for one job. A full disk makes SQLite end the whole transaction: then there is nothing to go back to. */
-  #runAlone(run: () => void): void {
-    this.#savepoint.run();
+  #runAlone(job: Job): void {
+    if (!job.writesOnce) this.#savepoint.run();
     try {
-      run();
+      job.run();
     } catch (error) {
       if (!this.#db.inTransaction) throw error;
-      this.#rollBackTo.run();
+      if (!job.writesOnce) this.#rollBackTo.run();
       if (!(error instanceof MeshError)) this.#rethrowIfStorage(error);
     }
-    this.#release.run();
+    if (!job.writesOnce) this.#release.run();
   }
 
   /** Errors of the disk belong to the batch, not to the job that met them first. */

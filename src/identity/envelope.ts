@@ -6,9 +6,10 @@
 import * as v from "valibot";
 import { MeshError } from "~/errors";
 import { verifyText } from "~/identity/keys";
-import { type Sealed, type Sealer, sealOverheadBytes } from "~/identity/sealer";
+import { type Sealer, sealOverheadBytes } from "~/identity/sealer";
 import { type Attestation, type PushFrame, SealedBody } from "~/wire/broker";
 import { attestationMsMax } from "~/wire/limits";
+import { decodeSealed, type Sealed } from "~/wire/sealed";
 import { sessionAttestationText } from "~/wire/signed";
 
 export interface ReplyReference {
@@ -113,8 +114,7 @@ export function openLetter(
   if (member !== push.senderPubkey && !isAttested(push.senderAttestation, member, push.senderPubkey, nowMs)) {
     return problem("session_not_attested");
   }
-  const sealed: Sealed = { nonce: push.nonce, ciphertext: push.ciphertext };
-  const content = sealer.open(sealed, recipient.secretKey, push.senderPubkey);
+  const content = sealer.open(decodeSealed(push), recipient.secretKey, push.senderPubkey);
   if (content === undefined) return problem("does_not_open");
 
   const body2 = parseBody2(content);

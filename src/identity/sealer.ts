@@ -6,13 +6,7 @@
 import { randomBytes } from "node:crypto";
 import sodium from "libsodium-wrappers";
 import { MeshError } from "~/errors";
-
-export interface Sealed {
-  /** 24 random bytes, standard base64. */
-  nonce: string;
-  /** Content and 16-byte tag, standard base64. */
-  ciphertext: string;
-}
+import type { Sealed } from "~/wire/sealed";
 
 /** Bytes that sealing adds to the content. */
 export const sealOverheadBytes = 16;
@@ -32,17 +26,15 @@ export class Sealer {
   seal(content: string, senderSecretKey: string, recipientPublicKey: string): Sealed {
     const nonce = randomBytes(sodium.crypto_box_NONCEBYTES);
     const key = this.#sharedKey(senderSecretKey, recipientPublicKey);
-    const sealed = sodium.crypto_box_easy_afternm(Buffer.from(content, "utf8"), nonce, key);
-    return {
-      nonce: nonce.toString("base64"),
-      ciphertext: Buffer.from(sealed).toString("base64"),
-    };
+    return { nonce, ciphertext: sodium.crypto_box_easy_afternm(Buffer.from(content, "utf8"), nonce, key) };
   }
 
   /** The content as UTF-8 text; undefined when it was not sealed by this sender for this key, was changed, or is no UTF-8. */
-  open(sealed: Sealed, recipientSecretKey: string, senderPublicKey: string): string | undefined {
-    const nonce = Buffer.from(sealed.nonce, "base64");
-    const ciphertext = Buffer.from(sealed.ciphertext, "base64");
+  open(
+    { nonce, ciphertext }: Sealed,
+    recipientSecretKey: string,
+    senderPublicKey: string,
+  ): string | undefined {
     if (nonce.length !== sodium.crypto_box_NONCEBYTES || ciphertext.length < sealOverheadBytes)
       return undefined;
     try {

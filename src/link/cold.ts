@@ -26,6 +26,7 @@ import type { AckFrame } from "~/wire/broker";
 import { canonicalMeta, envelopeVersion, requestFingerprint, wireFingerprint } from "~/wire/fingerprint";
 import type { SendRequestInput } from "~/wire/ipc";
 import { checkClientMessageId, checkMessageText, checkMeta, memberOf } from "~/wire/outgoing";
+import { encodeSealed } from "~/wire/sealed";
 
 export interface ColdSend {
   config: Config;
@@ -128,8 +129,7 @@ async function deliver(
     request_fingerprint: wireFingerprint(fingerprint, seedOf(mesh.secretKey)),
     targetSpec: member.pubkey,
     priority,
-    nonce: sealed.nonce,
-    ciphertext: sealed.ciphertext,
+    ...encodeSealed(sealed),
     bodyVersion,
   });
 }

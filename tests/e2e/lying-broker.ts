@@ -7,8 +7,9 @@ import { writeFileSync } from "node:fs";
 import type { ServerWebSocket } from "bun";
 import { joinProof, signedInviteText, signInvite } from "~/identity/invite";
 import { generateKeyPair, type KeyPair } from "~/identity/keys";
-import { openSealer, type Sealed } from "~/identity/sealer";
+import { openSealer } from "~/identity/sealer";
 import type { BrokerFrameInput } from "~/wire/broker";
+import { encodeSealed, type SealedText } from "~/wire/sealed";
 import { joinText } from "~/wire/signed";
 import { cleanup } from "../support/cleanup";
 import { type Member, newMember } from "../support/mesh";
@@ -217,8 +218,8 @@ export class LyingBroker {
     };
   }
 
-  async seal(text: string, from: Actor, to: string = this.host.keys.publicKey): Promise<Sealed> {
-    return (await openSealer()).seal(text, from.keys.secretKey, to);
+  async seal(text: string, from: Actor, to: string = this.host.keys.publicKey): Promise<SealedText> {
+    return encodeSealed((await openSealer()).seal(text, from.keys.secretKey, to));
   }
 
   #hear(connection: Connection, frame: Frame): void {

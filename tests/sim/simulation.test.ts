@@ -112,13 +112,15 @@ class RenamingStore extends Store {
 
 class OpenSealer extends Sealer {
   override seal(content: string) {
-    return { nonce: "A".repeat(32), ciphertext: Buffer.from(content).toString("base64") };
+    return { nonce: new Uint8Array(24), ciphertext: Buffer.from(content) };
   }
 }
 
 class LeakySealer extends Sealer {
   override seal(content: string, senderSecretKey: string, recipient: string) {
-    return { ...super.seal(content, senderSecretKey, recipient), nonce: senderSecretKey };
+    // Decoded first, so that what a frame shows in base64 is the key in hex.
+    const nonce = Buffer.from(senderSecretKey, "base64");
+    return { ...super.seal(content, senderSecretKey, recipient), nonce };
   }
 }
 

@@ -3,8 +3,9 @@
  * never released and no row is ever deleted. Order is `seq`; ids only name. Functions here keep, they do not decide.
  */
 import type { Database } from "bun:sqlite";
-import { migrate } from "~/disk/sqlite";
+import { migrate, type SchemaStep } from "~/disk/sqlite";
 import type { OutboxCounts, OutboxStatus } from "~/wire/ipc";
+import { decodeSealed, type Sealed, type SealedText } from "~/wire/sealed";
 import type { Priority } from "~/wire/text";
 
 const schema = [
@@ -47,7 +48,28 @@ const schema = [
   CREATE INDEX outbox_inflight ON outbox (mesh, seq) WHERE status = 'inflight';
   CREATE INDEX outbox_status ON outbox (status, seq);
   CREATE INDEX outbox_superseded ON outbox (superseded_by) WHERE superseded_by IS NOT NULL;`,
-] as const;
+  // Most rows are done: those are found by their ids or the newest first, and need no index by status.
+  `DROP INDEX outbox_status;
+  DROP INDEX outbox_pending;
+  CREATE INDEX outbox_pending ON outbox (mesh, target_spec, seq) WHERE status = 'pending';
+  CREATE INDEX outbox_dead ON outbox (seq) WHERE status = 'dead';
+  CREATE INDEX outbox_aborted ON outbox (seq) WHERE status = 'aborted';`,
+  storeSealedAsBytes,
+] as const satisfies SchemaStep[];
+
+/** What was sealed used to be kept as it goes on the wire, in base64, a third longer than its bytes. */
+function storeSealedAsBytes(db: Database): void {
+  const texts = db.query<{ seq: number } & SealedText, []>(
+    "SELECT seq, nonce, ciphertext FROM outbox WHERE typeof(ciphertext) = 'text' LIMIT 1000",
+  );
+  const update = db.query("UPDATE outbox SET nonce = ?, ciphertext = ? WHERE seq = ?");
+  for (let rows = texts.all(); rows.length > 0; rows = texts.all()) {
+    for (const row of rows) {
+      const { nonce, ciphertext } = decodeSealed(row);
+      update.run(nonce, ciphertext, row.seq);
+    }
+  }
+}
 
 export const migrateOutbox = (db: Database): void => migrate(db, schema);
 export const outboxSchemaVersion = schema.length;
@@ -81,8 +103,8 @@ export interface OutboxRow {
   priority: Priority;
   sender_pubkey: string | null;
   body_version: number | null;
-  nonce: string | null;
-  ciphertext: string | null;
+  nonce: Uint8Array | null;
+  ciphertext: Uint8Array | null;
   wire_fingerprint: string | null;
   reply_to_id: string | null;
   reply_to_sender: string | null;
@@ -121,14 +143,13 @@ export type NewOutboxRow = Pick<
 export type SendableRow = Pick<
   OutboxRow,
   "seq" | "client_message_id" | "enqueued_at" | "attempts" | "next_attempt_at" | "first_sent_at" | "priority"
-> & {
-  target_spec: string;
-  nonce: string;
-  ciphertext: string;
-  wire_fingerprint: string | null;
-  body_version: number;
-  reply_to_id: string | null;
-};
+> &
+  Sealed & {
+    target_spec: string;
+    wire_fingerprint: string | null;
+    body_version: number;
+    reply_to_id: string | null;
+  };
 
 const newColumns = [
   "id",
@@ -159,6 +180,10 @@ const insertSql = `INSERT INTO outbox (${newColumns.join(", ")}, status) VALUES 
   ON CONFLICT (client_message_id) DO NOTHING`;
 const sendableColumns =
   "seq, client_message_id, enqueued_at, attempts, next_attempt_at, first_sent_at, priority, target_spec, nonce, ciphertext, wire_fingerprint, body_version, reply_to_id";
+
+/** What a mesh has still to send, each status by the index that it has. */
+const unfinished = `SELECT * FROM outbox WHERE mesh = ?1 AND status = 'pending'
+  UNION ALL SELECT * FROM outbox WHERE mesh = ?1 AND status = 'inflight'`;
 
 type Bound = string | number | bigint | boolean | null | Uint8Array;
 
@@ -199,7 +224,7 @@ export class Outbox {
     return this.db
       .query<SendableRow, [string, string, number]>(
         `SELECT ${sendableColumns} FROM outbox
-         WHERE mesh = ? AND target_spec = ? AND status = 'pending' AND ciphertext IS NOT NULL ORDER BY seq LIMIT ?`,
+         WHERE mesh = ? AND target_spec = ? AND status = 'pending' ORDER BY seq LIMIT ?`,
       )
       .all(mesh, targetSpec, limit);
   }
@@ -208,7 +233,7 @@ export class Outbox {
   lanesWithPending(mesh: string): string[] {
     return this.db
       .query<{ target_spec: string }, [string]>(
-        `SELECT target_spec FROM outbox WHERE mesh = ? AND status = 'pending' AND ciphertext IS NOT NULL
+        `SELECT target_spec FROM outbox WHERE mesh = ? AND status = 'pending' AND target_spec IS NOT NULL
          GROUP BY target_spec ORDER BY MIN(seq)`,
       )
       .all(mesh)
@@ -269,7 +294,7 @@ export class Outbox {
   sealedByOtherKey(mesh: string, pubkey: string): OutboxRow[] {
     return this.db
       .query<OutboxRow, [string, string]>(
-        `SELECT * FROM outbox WHERE mesh = ? AND status IN ('pending', 'inflight') AND sender_pubkey <> ? ORDER BY seq`,
+        `SELECT * FROM (${unfinished}) WHERE sender_pubkey <> ?2 ORDER BY seq`,
       )
       .all(mesh, pubkey);
   }
@@ -289,29 +314,30 @@ export class Outbox {
   meshesWithUnfinished(): string[] {
     return this.db
       .query<{ mesh: string }, []>(
-        "SELECT DISTINCT mesh FROM outbox WHERE status IN ('pending', 'inflight') AND mesh IS NOT NULL",
+        `SELECT mesh FROM outbox WHERE status = 'pending' AND mesh IS NOT NULL
+         UNION SELECT mesh FROM outbox WHERE status = 'inflight' AND mesh IS NOT NULL`,
       )
       .all()
       .map((row) => row.mesh);
   }
 
   unfinishedOfMesh(mesh: string): OutboxRow[] {
-    return this.db
-      .query<OutboxRow, [string]>(
-        "SELECT * FROM outbox WHERE mesh = ? AND status IN ('pending', 'inflight') ORDER BY seq",
-      )
-      .all(mesh);
+    return this.db.query<OutboxRow, [string]>(`SELECT * FROM (${unfinished}) ORDER BY seq`).all(mesh);
   }
 
   counts(): OutboxCounts {
-    const counts: OutboxCounts = { pending: 0, inflight: 0, done: 0, dead: 0, aborted: 0 };
-    const rows = this.db
-      .query<{ status: OutboxStatus; n: number }, []>(
-        "SELECT status, count(*) AS n FROM outbox GROUP BY status",
+    const counted = this.db
+      .query<Omit<OutboxCounts, "done"> & { total: number }, []>(
+        `SELECT (SELECT count(*) FROM outbox) AS total,
+                (SELECT count(*) FROM outbox WHERE status = 'pending') AS pending,
+                (SELECT count(*) FROM outbox WHERE status = 'inflight') AS inflight,
+                (SELECT count(*) FROM outbox WHERE status = 'dead') AS dead,
+                (SELECT count(*) FROM outbox WHERE status = 'aborted') AS aborted`,
       )
-      .all();
-    for (const row of rows) counts[row.status] = row.n;
-    return counts;
+      .get();
+    if (counted === null) throw new Error("a count has no row");
+    const { total, pending, inflight, dead, aborted } = counted;
+    return { pending, inflight, done: total - pending - inflight - dead - aborted, dead, aborted };
   }
 
   /** The first waiting row of each lane, the oldest first. */
@@ -320,7 +346,7 @@ export class Outbox {
     return this.db
       .query<Pick<OutboxRow, "mesh" | "to_text" | "enqueued_at" | "last_error">, []>(
         `SELECT mesh, to_text, enqueued_at, last_error, min(seq) FROM outbox
-         WHERE status = 'pending' AND ciphertext IS NOT NULL GROUP BY mesh, target_spec ORDER BY enqueued_at`,
+         WHERE status = 'pending' AND target_spec IS NOT NULL GROUP BY mesh, target_spec ORDER BY enqueued_at`,
       )
       .all();
   }
@@ -329,8 +355,8 @@ export class Outbox {
     const conditions: string[] = [];
     const values: Bound[] = [];
     if (filter.statuses !== undefined) {
-      conditions.push(`status IN (${filter.statuses.map(() => "?").join(", ")})`);
-      values.push(...filter.statuses);
+      // Literals, since an index of one status serves no parameter.
+      conditions.push(`(${filter.statuses.map((status) => `status = '${status}'`).join(" OR ")})`);
     }
     if (filter.retrying === true) conditions.push("status = 'pending' AND attempts > 0");
     if (filter.destination !== undefined) {

@@ -4,6 +4,8 @@ import * as v from "valibot";
 import { ErrorReply, type RouteName, routes } from "~/wire/ipc";
 import { openTestDaemon, type TestDaemon, testToken } from "../../support/daemon-parts";
 
+const empty = new Uint8Array(0);
+
 async function withBob(): Promise<TestDaemon & { bobKey: string }> {
   const daemon = await openTestDaemon();
   const bob = daemon.member("bob");
@@ -78,7 +80,7 @@ describe("POST /v1/send", () => {
     daemon.list(bob);
     await send(daemon, { to: "bob", message: "for bob's eyes", meta: { n: 1 }, client_message_id: "key-1" });
     const row = daemon.parts.outbox.byClientMessageId("key-1");
-    const sealed = { nonce: row?.nonce ?? "", ciphertext: row?.ciphertext ?? "" };
+    const sealed = { nonce: row?.nonce ?? empty, ciphertext: row?.ciphertext ?? empty };
     const opened = daemon.sealer.open(sealed, bob.keys.secretKey, daemon.owner.publicKey) ?? "";
     expect(JSON.parse(opened)).toMatchObject({
       v: 2,
@@ -214,7 +216,7 @@ describe("POST /v1/send", () => {
     expect((await send(daemon, { to: "old", message: "hi", client_message_id: "key-1" })).status).toBe(202);
     const row = daemon.parts.outbox.byClientMessageId("key-1");
     expect(row?.body_version).toBe(1);
-    const sealed = { nonce: row?.nonce ?? "", ciphertext: row?.ciphertext ?? "" };
+    const sealed = { nonce: row?.nonce ?? empty, ciphertext: row?.ciphertext ?? empty };
     expect(daemon.sealer.open(sealed, old.keys.secretKey, daemon.owner.publicKey)).toBe("hi");
     expect(await send(daemon, { to: "old", message: "hi", meta: { a: 1 } })).toMatchObject({
       status: 400,

@@ -77,8 +77,8 @@ function openDrain() {
         target_spec: to,
         sender_pubkey: "a0".repeat(32),
         body_version: 2,
-        nonce: "n",
-        ciphertext: "c",
+        nonce: new Uint8Array(24),
+        ciphertext: new Uint8Array(16),
         wire_fingerprint: "f",
       });
       const applied = applySend(prepareSend(request, newId), { db, now: () => clock.now(), newId, seal });

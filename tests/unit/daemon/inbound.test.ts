@@ -6,6 +6,7 @@ import { letterContent, type ProblemReason } from "~/identity/envelope";
 import { generateKeyPair, type KeyPair, signText } from "~/identity/keys";
 import { type ClientFrameInput, PushFrame, parseBrokerFrame } from "~/wire/broker";
 import { problemRetriesMax } from "~/wire/limits";
+import { encodeSealed } from "~/wire/sealed";
 import { sessionAttestationText } from "~/wire/signed";
 import { openTestDaemon } from "../../support/daemon-parts";
 
@@ -56,7 +57,7 @@ async function openInbound() {
       expectsReply: false,
       ...inside,
     };
-    const sealed = daemon.sealer.seal(letterContent(letter, 2), from.secretKey, mesh.pubkey);
+    const sealed = encodeSealed(daemon.sealer.seal(letterContent(letter, 2), from.secretKey, mesh.pubkey));
     return v.parse(PushFrame, {
       type: "push",
       messageId: `m-${id}`,

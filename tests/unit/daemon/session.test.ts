@@ -27,6 +27,7 @@ import {
   ipcStreamsMax,
   retryDelayMsMax,
 } from "~/wire/limits";
+import { decodeSealed, encodeSealed } from "~/wire/sealed";
 import { cleanup } from "../../support/cleanup";
 import { admit, testToken } from "../../support/daemon-parts";
 import { FakeClock } from "../../support/fake-clock";
@@ -208,9 +209,7 @@ describe("a version-1 broker", () => {
         broker.say({ type: "push", subtype: "system", event: "peer_left" });
       },
       textOf: (frame: Sent | undefined) =>
-        frame === undefined
-          ? undefined
-          : sealer.open({ nonce: frame.nonce, ciphertext: frame.ciphertext }, bob.secretKey, alice.publicKey),
+        frame === undefined ? undefined : sealer.open(decodeSealed(frame), bob.secretKey, alice.publicKey),
       push: (messageId: string, text: string, changes: object = {}) =>
         broker.say({
           type: "push",
@@ -218,7 +217,7 @@ describe("a version-1 broker", () => {
           meshId,
           senderPubkey: bob.publicKey,
           priority: "next",
-          ...sealer.seal(text, bob.secretKey, alice.publicKey),
+          ...encodeSealed(sealer.seal(text, bob.secretKey, alice.publicKey)),
           createdAt: "2025-06-15T15:06:40.000Z",
           ...changes,
         }),
@@ -416,7 +415,7 @@ describe("a claudemesh broker", () => {
     const [frame] = d.broker.sends();
     const sealer = await openSealer();
     if (frame === undefined) throw new Error("nothing was sent");
-    expect(sealer.open(frame, bob.secretKey, again.publicKey)).toContain('"body":"hi"');
+    expect(sealer.open(decodeSealed(frame), bob.secretKey, again.publicKey)).toContain('"body":"hi"');
   });
 
   test("that takes more than a frame holds gets no message that its own limit would cut the connection for", async () => {
@@ -468,11 +467,7 @@ describe("a claudemesh broker", () => {
     const [frame] = d.broker.sends();
     const sealer = await openSealer();
     if (frame === undefined) throw new Error("nothing was sent");
-    const opened = sealer.open(
-      { nonce: frame.nonce, ciphertext: frame.ciphertext },
-      bob.secretKey,
-      again.publicKey,
-    );
+    const opened = sealer.open(decodeSealed(frame), bob.secretKey, again.publicKey);
     expect(opened).toContain('"body":"hi"');
   });
 });

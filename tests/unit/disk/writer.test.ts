@@ -55,6 +55,38 @@ const stored = (): string[] =>
 const outcome = (job: Promise<unknown>): Promise<unknown> =>
   job.catch((error: unknown) => (error instanceof MeshError ? error.code : String(error)));
 
+describe("a job of one write", () => {
+  test("that fails leaves what the others of its batch wrote, whether SQLite refused it or it refused itself", async () => {
+    const jobs = [
+      writer.submitOneWrite(add("a")),
+      writer.submitOneWrite(add("a")),
+      writer.submitOneWrite(() => {
+        throw new MeshError("unknown_peer", "nobody");
+      }),
+      writer.submit(add("b")),
+      writer.submitOneWrite(add("c")),
+    ].map(outcome);
+    clock.advance();
+    const [first, twice, refused, ...rest] = await Promise.all(jobs);
+    expect(first).toBe("a");
+    expect(twice).toMatch(/UNIQUE/);
+    expect(refused).toBe("unknown_peer");
+    expect(rest).toEqual(["b", "c"]);
+    expect(stored()).toEqual(["a", "b", "c"]);
+    expect(ends).toEqual(["COMMIT"]);
+  });
+
+  test("that meets a full disk ends the batch, and all are told", async () => {
+    const pages = db.query<{ page_count: number }, []>("PRAGMA page_count").get()?.page_count ?? 0;
+    db.run(`PRAGMA max_page_count = ${pages}`);
+    const large = () => db.run("INSERT INTO t (a, large) VALUES ('large', zeroblob(100000))");
+    const jobs = [writer.submitOneWrite(add("a")), writer.submitOneWrite(large)].map(outcome);
+    clock.advance();
+    expect(await Promise.all(jobs)).toEqual(["storage_full", "storage_full"]);
+    expect(stored()).toEqual([]);
+  });
+});
+
 describe("jobs that arrive together", () => {
   test("share one commit, and are answered after it with what they returned", async () => {
     const seen: string[][] = [];

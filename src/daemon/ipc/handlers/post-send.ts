@@ -29,7 +29,7 @@ export const postSend =
     const asked = { ...body, client_message_id: clientMessageId };
     const { request, seal } = await withDestination(asked, parts);
     const prepared = prepareSend(request, parts.newId);
-    const applied = await parts.outboxWriter.submit(() => {
+    const applied = await parts.outboxWriter.submitOneWrite(() => {
       const result = applySend(prepared, {
         db: parts.outbox.db,
         now: () => parts.clock.now(),
