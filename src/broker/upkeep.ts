@@ -19,6 +19,12 @@ export type Problem = BrokerHealth["problems"][number];
 /** Upkeep has this share of the time at most, however slow the disk is: one part work, the rest pause. */
 const workShare = 1 / 5;
 
+/**
+ * A wall clock that moved further than the steady one since the last time is not believed: forgetting ids too early lets a
+ * message through twice, forgetting them a day later costs some space.
+ */
+const clockJumpMsMax = 3_600_000;
+
 const firstRow = Number.MIN_SAFE_INTEGER;
 
 type Finding = "dedupe_without_message" | "message_without_dedupe" | "delivery_without_message";
@@ -37,6 +43,8 @@ export class Upkeep {
   readonly #bounds: Bounds;
   readonly #settings: Settings;
   readonly #log: Log;
+  /** The two clocks as they were when retention last looked at them. */
+  #clocks: { wallMs: number; monotonicMs: number };
   /** What the last time of each task left behind. */
   readonly #problems = new Map<string, Problem[]>();
 
@@ -54,6 +62,7 @@ export class Upkeep {
     this.#bounds = parts.bounds;
     this.#settings = parts.settings;
     this.#log = parts.log;
+    this.#clocks = this.#readClocks();
   }
 
   get problems(): Problem[] {
@@ -87,7 +96,16 @@ export class Upkeep {
   // ── Retention ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
   async #retain(signal: AbortSignal): Promise<Problem[] | undefined> {
-    const nowMs = this.#clock.now();
+    const before = this.#clocks;
+    this.#clocks = this.#readClocks();
+    const nowMs = this.#clocks.wallMs;
+    const jumpMs = nowMs - before.wallMs - (this.#clocks.monotonicMs - before.monotonicMs);
+    if (Math.abs(jumpMs) > clockJumpMsMax) {
+      const hours = (jumpMs / 3_600_000).toFixed(1);
+      const message = `the clock moved by ${hours} h while the broker ran: nothing is forgotten before it has kept right for a day`;
+      this.#log("warn", "the clock jumped", { hours });
+      return [{ code: "clock_jumped", message }];
+    }
     const { pruneBefore, expireBefore } = cutoffsOf(this.#settings, nowMs);
     const limit = this.#bounds.upkeepWrittenRowsMax;
     let [pruned, forgotten] = [0, 0];
@@ -109,6 +127,10 @@ export class Upkeep {
         })));
     if (pruned + forgotten > 0) this.#log("info", "old messages were pruned", { pruned, forgotten });
     return isDone ? [] : undefined;
+  }
+
+  #readClocks(): { wallMs: number; monotonicMs: number } {
+    return { wallMs: this.#clock.now(), monotonicMs: this.#clock.monotonicMs() };
   }
 
   // ── The check ─────────────────────────────────────────────────────────────────────────────────────────────────────

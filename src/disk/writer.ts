@@ -1,7 +1,7 @@
 /**
  * Group commit: jobs that arrive together share one `BEGIN IMMEDIATE … COMMIT`, and each is answered only after the
  * commit that holds its rows. A job that throws is undone alone; when the commit itself fails, all fail.
- * A job alone waits for nobody: the batch closes as soon as the events already at hand have been handled.
+ * A job alone waits for nobody; with others, its batch closes with the first turn of the event loop that brings no more.
  */
 import type { Database, Statement } from "bun:sqlite";
 import type { Clock } from "~/clock";
@@ -93,13 +93,21 @@ export class Writer {
   wake(): void {
     if (this.#scheduled || this.#closed) return;
     this.#scheduled = true;
-    this.#clock.soon(() => {
-      this.#scheduled = false;
-      if (this.#closed) return;
-      this.#runBatch();
-      // One batch a turn: whoever waits for this one may still withdraw from the next.
-      if (this.#jobs.length > 0) this.wake();
-    });
+    this.#clock.soon(() => this.#turn(1));
+  }
+
+  /** While each turn brings more jobs to one that already has company, the batch waits for the next. */
+  #turn(jobsBefore: number): void {
+    const jobs = this.#jobs.length;
+    if (jobs > jobsBefore && jobs < jobsPerBatchMax && !this.#closed) {
+      this.#clock.soon(() => this.#turn(jobs));
+      return;
+    }
+    this.#scheduled = false;
+    if (this.#closed) return;
+    this.#runBatch();
+    // One batch a turn: whoever waits for this one may still withdraw from the next.
+    if (this.#jobs.length > 0) this.wake();
   }
 
   /** Why nothing can be written at the moment; undefined once something was. */

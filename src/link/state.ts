@@ -4,13 +4,14 @@
  * does not fight back.
  */
 import { closeCode } from "~/wire/broker";
-import { occupiedRetryMs, reconnectDelaysMs, replacedRetryMs } from "~/wire/limits";
+import { linkSettledMs, occupiedRetryMs, reconnectDelaysMs, replacedRetryMs } from "~/wire/limits";
 
 export type LinkState =
   | { phase: "stopped" }
   /** The socket is being opened, or our hello is not answered yet. */
   | { phase: "connecting"; attempt: number }
-  | { phase: "open" }
+  /** `attempt` counts on until the connection has lasted: one that ends at once does not make the next come sooner. */
+  | { phase: "open"; attempt: number }
   /** Will try again by itself. */
   | { phase: "waiting"; attempt: number; why: string }
   | { phase: "identity_in_use"; why: string }
@@ -64,22 +65,26 @@ export function stepLink(state: LinkState, event: LinkEvent, chance: number): Li
     case "timer":
       if (state.phase === "waiting" || state.phase === "refused") return connect(state.attempt + 1);
       if (state.phase === "identity_in_use" || state.phase === "removed") return connect(0);
+      if (state.phase === "open") return stay({ phase: "open", attempt: 0 });
       return stay(state);
     case "socket_opened":
       return state.phase === "connecting" ? { state, effects: [{ type: "send_hello" }] } : stay(state);
     case "greeted":
       return state.phase === "connecting"
-        ? { state: { phase: "open" }, effects: [{ type: "clear_timer" }] }
+        ? {
+            state: { phase: "open", attempt: state.attempt },
+            effects: [{ type: "set_timer", delayMs: linkSettledMs }],
+          }
         : stay(state);
     case "hello_refused":
       return state.phase === "connecting"
-        ? afterRefusal(state, event.code, event.message, chance)
+        ? afterRefusal(state.attempt, event.code, event.message, chance)
         : stay(state);
     case "feature_refused": {
       if (state.phase !== "connecting") return stay(state);
       const reason = JSON.stringify({ kind: event.kind, feature: event.feature });
       return refuse(
-        state,
+        state.attempt,
         `${event.kind}: ${event.feature}`,
         close(closeCode.featureMissing, reason),
         chance,
@@ -87,7 +92,7 @@ export function stepLink(state: LinkState, event: LinkEvent, chance: number): Li
     }
     case "drop": {
       if (state.phase !== "connecting" && state.phase !== "open") return stay(state);
-      const waiting = wait(state, event.why, chance);
+      const waiting = wait(state.attempt, event.why, chance);
       return { state: waiting.state, effects: [close(closeCode.goingAway, event.why), ...waiting.effects] };
     }
     case "closed":
@@ -108,7 +113,7 @@ function afterClose(state: LinkState, code: number, reason: string, chance: numb
     const why = reason === "" ? "this host was removed from the mesh" : reason;
     return { state: { phase: "removed", why }, effects: [{ type: "set_timer", delayMs: replacedRetryMs }] };
   }
-  return wait(state, reason === "" ? `the connection closed (${code})` : reason, chance);
+  return wait(state.attempt, reason === "" ? `the connection closed (${code})` : reason, chance);
 }
 
 const connect = (attempt: number): LinkStep => ({
@@ -120,27 +125,21 @@ const stay = (state: LinkState): LinkStep => ({ state, effects: [] });
 
 const close = (code: number, reason: string): LinkEffect => ({ type: "close_socket", code, reason });
 
-const attemptOf = (state: LinkState): number =>
-  state.phase === "connecting" || state.phase === "waiting" || state.phase === "refused" ? state.attempt : 0;
-
-/** A connection that was open starts the backoff anew. */
-function wait(state: LinkState, why: string, chance: number): LinkStep {
-  const attempt = attemptOf(state);
+function wait(attempt: number, why: string, chance: number): LinkStep {
   return {
     state: { phase: "waiting", attempt, why },
     effects: [{ type: "set_timer", delayMs: reconnectDelayMs(attempt, chance) }],
   };
 }
 
-function refuse(state: LinkState, why: string, goodbye: LinkEffect, chance: number): LinkStep {
-  const attempt = attemptOf(state);
+function refuse(attempt: number, why: string, goodbye: LinkEffect, chance: number): LinkStep {
   return {
     state: { phase: "refused", attempt, why },
     effects: [goodbye, { type: "set_timer", delayMs: reconnectDelayMs(attempt, chance) }],
   };
 }
 
-function afterRefusal(state: LinkState, code: string, message: string, chance: number): LinkStep {
+function afterRefusal(attempt: number, code: string, message: string, chance: number): LinkStep {
   const goodbye = close(closeCode.normal, "refused");
   // Nobody is disturbed by asking again: the broker lets us in when the other one has fallen silent.
   if (code === "identity_in_use") {
@@ -149,7 +148,7 @@ function afterRefusal(state: LinkState, code: string, message: string, chance: n
       effects: [goodbye, { type: "set_timer", delayMs: occupiedRetryMs }],
     };
   }
-  if (code !== "removed") return refuse(state, `${code}: ${message}`, goodbye, chance);
+  if (code !== "removed") return refuse(attempt, `${code}: ${message}`, goodbye, chance);
   return {
     state: { phase: "removed", why: message },
     effects: [goodbye, { type: "set_timer", delayMs: replacedRetryMs }],

@@ -118,6 +118,8 @@ export const unrecognisedAttemptsMax = 20;
 export const dedupeRetentionDaysMin = 3;
 export const maxAgeHoursPermanent = 7 * 24;
 export const reconnectDelaysMs = [1_000, 2_000, 4_000, 8_000, 16_000, 30_000] as const;
+/** A connection that lasted this long has proved itself: the pauses before the next attempts begin anew. */
+export const linkSettledMs = 30_000;
 /** A little longer than a broker keeps a connection that fell silent. */
 export const occupiedRetryMs = 90_000;
 export const replacedRetryMs = 10 * 60_000;

@@ -251,6 +251,37 @@ describe("ids that are remembered for some days", () => {
     expect([known(), whole()]).toEqual([["a"], ["a"]]);
   });
 
+  test("a clock that jumps ahead while the broker runs is believed only when it has kept right for a day", async () => {
+    sendToBob("a");
+    deliver();
+    start();
+    await untilResting();
+    bench.clock.setWall(bench.clock.now() + 30 * dayMs);
+    bench.clock.advance(dayMs);
+    await untilResting();
+    expect([known(), upkeep.problems.map(({ code }) => code)]).toEqual([["a"], ["clock_jumped"]]);
+    bench.clock.advance(dayMs);
+    await untilResting();
+    expect([known(), upkeep.problems]).toEqual([[], []]);
+  });
+
+  test("a jump that is taken back within the day costs nothing but a day of waiting", async () => {
+    sendToBob("a");
+    deliver();
+    start();
+    await untilResting();
+    bench.clock.setWall(bench.clock.now() + 30 * dayMs);
+    bench.clock.advance(dayMs);
+    await untilResting();
+    bench.clock.setWall(bench.clock.now() - 30 * dayMs);
+    bench.clock.advance(dayMs);
+    await untilResting();
+    expect([known(), upkeep.problems.map(({ code }) => code)]).toEqual([["a"], ["clock_jumped"]]);
+    bench.clock.advance(3 * dayMs);
+    await untilResting();
+    expect([known(), upkeep.problems]).toEqual([[], []]);
+  });
+
   test("a message with a number of its own is never given that of one that was forgotten", async () => {
     sendToBob("a");
     deliver();

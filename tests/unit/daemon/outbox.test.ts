@@ -9,6 +9,7 @@ import type { OutboxStatus } from "~/wire/ipc";
 import { cleanup } from "../../support/cleanup";
 import { tempDir } from "../../support/temp-dir";
 
+/** As the first version of the file was made. */
 const schemaVersion1 = `CREATE TABLE outbox (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,

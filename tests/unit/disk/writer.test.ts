@@ -55,6 +55,31 @@ const stored = (): string[] =>
 const outcome = (job: Promise<unknown>): Promise<unknown> =>
   job.catch((error: unknown) => (error instanceof MeshError ? error.code : String(error)));
 
+test("a job alone has its commit at the first turn; while each turn brings company, the batch waits for the next", async () => {
+  // A clock whose turns are ours to give.
+  let turns: (() => void)[] = [];
+  const turn = () => {
+    const due = turns;
+    turns = [];
+    for (const action of due) action();
+  };
+  spyOn(clock, "soon").mockImplementation((action) => void turns.push(action));
+  void writer.submit(add("alone"));
+  turn();
+  expect([ends, stored()]).toEqual([["COMMIT"], ["alone"]]);
+  void writer.submit(add("a"));
+  void writer.submit(add("b"));
+  turn();
+  void writer.submit(add("c"));
+  turn();
+  expect(ends).toEqual(["COMMIT"]);
+  turn();
+  expect([ends, stored()]).toEqual([
+    ["COMMIT", "COMMIT"],
+    ["alone", "a", "b", "c"],
+  ]);
+});
+
 describe("a job of one write", () => {
   test("that fails leaves what the others of its batch wrote, whether SQLite refused it or it refused itself", async () => {
     const jobs = [

@@ -9,7 +9,7 @@ type EventType = LinkEvent["type"];
 const states: { [P in Phase]: Extract<LinkState, { phase: P }> } = {
   stopped: { phase: "stopped" },
   connecting: { phase: "connecting", attempt: 2 },
-  open: { phase: "open" },
+  open: { phase: "open", attempt: 2 },
   waiting: { phase: "waiting", attempt: 2, why: "before" },
   identity_in_use: { phase: "identity_in_use", why: "before" },
   refused: { phase: "refused", attempt: 2, why: "before" },
@@ -29,10 +29,10 @@ const events: { [T in EventType]: Extract<LinkEvent, { type: T }> } = {
   stop: { type: "stop" },
 };
 
-/** With half of the chance: three quarters of the step of 4 s, and of the first of 1 s. */
+/** With half of the chance: three quarters of the step of 4 s. */
 const chance = 0.5;
 const thirdDelayMs = 3_000;
-const firstDelayMs = 750;
+const settledMs = 30_000;
 const replacedMs = 10 * 60_000;
 
 const openSocket: LinkEffect[] = [{ type: "clear_timer" }, { type: "open_socket" }];
@@ -74,7 +74,7 @@ const table: Record<Phase, Record<EventType, Expected>> = {
   connecting: {
     start: "stays",
     socket_opened: { state: states.connecting, effects: [{ type: "send_hello" }] },
-    greeted: { state: { phase: "open" }, effects: [{ type: "clear_timer" }] },
+    greeted: { state: states.open, effects: [timer(settledMs)] },
     hello_refused: {
       state: { phase: "refused", attempt: 2, why: "clock_skew: your clock is wrong" },
       effects: [close(1000, "refused"), timer(thirdDelayMs)],
@@ -101,16 +101,15 @@ const table: Record<Phase, Record<EventType, Expected>> = {
     greeted: "stays",
     hello_refused: "stays",
     feature_refused: "stays",
-    // A connection that was open begins the backoff anew.
     closed: {
-      state: { phase: "waiting", attempt: 0, why: "the connection closed (1006)" },
-      effects: [timer(firstDelayMs)],
+      state: { phase: "waiting", attempt: 2, why: "the connection closed (1006)" },
+      effects: [timer(thirdDelayMs)],
     },
-    timer: "stays",
+    timer: { state: { phase: "open", attempt: 0 }, effects: [] },
     reconnect,
     drop: {
-      state: { phase: "waiting", attempt: 0, why: "silence" },
-      effects: [close(1001, "silence"), timer(firstDelayMs)],
+      state: { phase: "waiting", attempt: 2, why: "silence" },
+      effects: [close(1001, "silence"), timer(thirdDelayMs)],
     },
     stop,
   },
@@ -171,10 +170,7 @@ describe("how a connection ended decides what comes next", () => {
       state: state(2),
       effects: [timer(delay === "long" ? replacedMs : thirdDelayMs)],
     });
-    expect(stepLink(states.open, event, chance)).toEqual({
-      state: state(0),
-      effects: [timer(delay === "long" ? replacedMs : firstDelayMs)],
-    });
+    expect(stepLink(states.open, event, chance)).toEqual(stepLink(states.connecting, event, chance));
   });
 
   test("a hello that is refused because another connection has the identity waits as after a takeover", () => {
@@ -214,7 +210,7 @@ describe("the pause before the next attempt", () => {
     }
   });
 
-  test("grows from one attempt to the next as long as none gets through, and begins anew when one did", () => {
+  test("grows from one attempt to the next until one gets through and lasts", () => {
     const delays: number[] = [];
     let state: LinkState = { phase: "connecting", attempt: 0 };
     const go = (event: LinkEvent) => {
@@ -229,7 +225,14 @@ describe("the pause before the next attempt", () => {
     go({ type: "socket_opened" });
     go({ type: "greeted" });
     go({ type: "closed", code: 1006, reason: "" });
-    expect(delays).toEqual([500, 1_000, 2_000, 4_000, 8_000, 15_000, 15_000, 15_000, 500]);
+    go({ type: "timer" });
+    go({ type: "greeted" });
+    go({ type: "timer" });
+    go({ type: "closed", code: 1006, reason: "" });
+    expect(delays).toEqual([
+      ...[500, 1_000, 2_000, 4_000, 8_000, 15_000, 15_000, 15_000],
+      ...[settledMs, 15_000, settledMs, 500],
+    ]);
   });
 
   test("grows after a refusal too", () => {
