@@ -15,6 +15,7 @@ import { Writer } from "~/disk/writer";
 import type { Sealer } from "~/identity/sealer";
 import type { Connect } from "~/link/socket";
 import type { Log } from "~/log";
+import type { Settings } from "~/settings/knobs";
 import type { Problem } from "~/wire/ipc";
 
 export interface Ground {
@@ -30,6 +31,8 @@ export interface Ground {
   inbox: Inbox;
   directoryStore: DirectoryStore;
   configFile: string;
+  /** The settings as they are now: they may change while the daemon runs. */
+  settings(): Settings;
   /** The token of the TCP listener. */
   token: string;
   /** Names this run towards the broker. */
@@ -64,6 +67,7 @@ export function assemble(ground: Ground): DaemonParts {
     drain,
     hub,
     profile,
+    settings: ground.settings,
     token: ground.token,
     startedAtMs: clock.now(),
     startProblems: ground.startProblems,

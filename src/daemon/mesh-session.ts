@@ -24,6 +24,7 @@ import { fetchMembers } from "~/link/members";
 import type { BrokerTerms } from "~/link/negotiate";
 import type { Connect } from "~/link/socket";
 import type { Log } from "~/log";
+import type { Settings } from "~/settings/knobs";
 import type { BrokerFrame, ParsedBrokerFrame, RequestFrame } from "~/wire/broker";
 import { wireFingerprint } from "~/wire/fingerprint";
 import { directoryRefreshDelayMs, directoryRetryMs, inlineBytesDefault } from "~/wire/limits";
@@ -42,6 +43,7 @@ export interface SessionParts {
   directoryStore: DirectoryStore;
   hub: EventHub;
   profile: Profile;
+  settings(): Settings;
   sessionId: string;
 }
 

@@ -7,6 +7,7 @@ import type { EventHub } from "~/daemon/events";
 import type { Meshes } from "~/daemon/meshes";
 import type { Profile } from "~/daemon/profile";
 import type { Writer } from "~/disk/writer";
+import type { Settings } from "~/settings/knobs";
 import type { Problem } from "~/wire/ipc";
 
 export interface DaemonParts {
@@ -20,6 +21,7 @@ export interface DaemonParts {
   drain: Drain;
   hub: EventHub;
   profile: Profile;
+  settings(): Settings;
   token: string;
   startedAtMs: number;
   /** What went wrong at start and is not serious enough to end it. */

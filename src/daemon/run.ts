@@ -25,6 +25,7 @@ import { MeshError, messageOf } from "~/errors";
 import { openSealer } from "~/identity/sealer";
 import { connectWebSocket } from "~/link/socket";
 import { type Log, stderrLog } from "~/log";
+import { defaultSettings } from "~/settings/knobs";
 import { version } from "~/version";
 import type { Problem } from "~/wire/ipc";
 import { checkSocketPath, type DaemonPaths, daemonPaths, type HostPaths } from "~/wire/paths";
@@ -83,6 +84,7 @@ async function serve(options: DaemonOptions, paths: DaemonPaths, signal: AbortSi
     configFile: options.paths.configFile,
     token: ensureToken(paths),
     sessionId: crypto.randomUUID(),
+    settings: () => defaultSettings,
     startProblems,
   });
   const { meshes, hub } = parts;

@@ -22,6 +22,7 @@ import type { MeshEntry } from "~/identity/config";
 import { joinProof, rootKeySha256, signInvite } from "~/identity/invite";
 import { type KeyPair, keyPairFromSeed } from "~/identity/keys";
 import type { Sealer } from "~/identity/sealer";
+import { defaultSettings } from "~/settings/knobs";
 import type { Network } from "./network";
 import { SimDatabase } from "./storage";
 import { Process, type World } from "./world";
@@ -271,6 +272,7 @@ export class SimDaemon {
       configFile: this.#configFile,
       token: "",
       sessionId: `${this.person.name}-${this.#starts++}`,
+      settings: () => defaultSettings,
       startProblems: [],
     });
     this.parts = parts;

@@ -19,6 +19,7 @@ import { joinProof, signedInviteText, signInvite } from "~/identity/invite";
 import { generateKeyPair, type KeyPair, keyPairFromSeed } from "~/identity/keys";
 import { openSealer, type Sealer } from "~/identity/sealer";
 import { connectWebSocket } from "~/link/socket";
+import { defaultSettings } from "~/settings/knobs";
 import type { Admission, MemberEntry } from "~/wire/broker";
 import { joinText } from "~/wire/signed";
 import { cleanup } from "./cleanup";
@@ -93,6 +94,7 @@ export async function openTestDaemon(options: { claudemesh?: boolean } = {}): Pr
     configFile,
     token: testToken,
     sessionId: "test",
+    settings: () => defaultSettings,
     startProblems: [],
   });
   const { meshes } = parts;

@@ -14,6 +14,7 @@ import type { MeshEntry } from "~/identity/config";
 import { generateKeyPair, type KeyPair } from "~/identity/keys";
 import { openSealer } from "~/identity/sealer";
 import type { Connect, SocketHandlers } from "~/link/socket";
+import { defaultSettings } from "~/settings/knobs";
 import type { ClientFrameInput } from "~/wire/broker";
 import { parseBrokerFrame } from "~/wire/broker";
 import { HealthReply, InboxReply, OutboxRowReply, PeersReply } from "~/wire/ipc";
@@ -136,6 +137,7 @@ async function openHost(entry: MeshEntry) {
     configFile,
     token: testToken,
     sessionId: "test",
+    settings: () => defaultSettings,
     startProblems: [],
   });
   cleanup(() => parts.meshes.stop());
