@@ -8,8 +8,10 @@
 const CODES = {
   ambiguous_peer: [5, 400],
   ambiguous_message: [5, 400],
+  already_exists: [6, 409],
   already_running: [1, 409],
   answer_lost: [3, 503],
+  backup_damaged: [1, 400],
   bad_gateway: [1, 502],
   body_too_large: [2, 413],
   broker_refused: [1, 502],
@@ -25,6 +27,8 @@ const CODES = {
   directory_unavailable: [3, 503],
   forbidden_host: [4, 403],
   forbidden_origin: [4, 403],
+  host_changed: [4, 503],
+  host_record_newer: [1, 503],
   id_in_use: [6, 409],
   idempotency_key_mismatch: [2, 400],
   idempotency_key_reused: [6, 409],
@@ -46,7 +50,9 @@ const CODES = {
   message_empty: [2, 400],
   message_too_large: [2, 413],
   method_not_allowed: [2, 405],
+  no_log: [5, 404],
   no_mesh: [5, 409],
+  no_service_manager: [1, 501],
   no_such_member: [5, 404],
   no_such_mesh: [5, 404],
   no_such_message: [5, 404],
@@ -60,6 +66,8 @@ const CODES = {
   port_in_use: [1, 503],
   sandboxed: [4, 503],
   self_destination: [2, 400],
+  service_conflict: [6, 409],
+  service_failed: [1, 500],
   socket_path_too_long: [1, 503],
   storage_failed: [1, 503],
   storage_full: [1, 507],
@@ -72,6 +80,7 @@ const CODES = {
   unsupported_destination: [2, 400],
   unsupported_wait: [2, 400],
   usage: [2, 400],
+  wrong_passphrase: [4, 403],
 } as const satisfies Record<string, readonly [exit: number, http: number]>;
 
 export type ErrorCode = keyof typeof CODES;

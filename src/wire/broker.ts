@@ -4,16 +4,8 @@
  * used only towards a party that advertises it. Unknown fields are ignored on both sides.
  */
 import * as v from "valibot";
-import {
-  avatarCharsMax,
-  bioCharsMax,
-  groupsMax,
-  inviteUsesMax,
-  nameCharsMax,
-  pathCharsMax,
-  summaryCharsMax,
-  titleCharsMax,
-} from "~/wire/limits";
+import { groupsMax, inviteUsesMax, nameCharsMax, pathCharsMax, summaryCharsMax } from "~/wire/limits";
+import { Profile } from "~/wire/profile";
 import {
   Base64,
   BrokerUrl,
@@ -23,6 +15,7 @@ import {
   explainIssues,
   InviteRole,
   JsonObject,
+  Line,
   Nonce,
   OpaqueId,
   Priority,
@@ -35,7 +28,6 @@ import {
 } from "~/wire/text";
 
 const ReqId = v.exactOptional(v.pipe(v.string(), v.maxLength(128)));
-const Line = (max: number) => v.pipe(v.string(), v.maxLength(max));
 const Count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 
 /** What a connection says it can do, in `hello.capabilities`. */
@@ -155,13 +147,6 @@ export const ClientAck = v.object({
   type: v.literal("client_ack"),
   clientMessageId: v.exactOptional(v.string()),
   brokerMessageId: OpaqueId,
-});
-
-export const Profile = v.object({
-  avatar: v.exactOptional(Line(avatarCharsMax)),
-  title: v.exactOptional(Line(titleCharsMax)),
-  bio: v.exactOptional(Line(bioCharsMax)),
-  capabilities: v.exactOptional(Capabilities),
 });
 
 export const CreateInvite = v.object({

@@ -3,7 +3,6 @@
  * requests by it, the client validates responses by it, and the OpenAPI document is made from it.
  */
 import * as v from "valibot";
-import { Profile } from "~/wire/broker";
 import {
   challengeNonceCharsMax,
   ipcPageDefault,
@@ -12,6 +11,7 @@ import {
   waitMsDefault,
   waitMsMax,
 } from "~/wire/limits";
+import { Profile } from "~/wire/profile";
 import { ClientMessageId, JsonObject, Priority, Status } from "~/wire/text";
 
 const Time = v.pipe(v.string(), v.isoTimestamp());
@@ -35,10 +35,31 @@ const Page = v.exactOptional(WholeNumber(1, ipcPageMax), String(ipcPageDefault))
 
 // ── Answers ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-export const ErrorReply = v.looseObject({ error: Text, message: Text, hint: v.exactOptional(Text) });
+/** On every answer to a caller that was let in: the version of the daemon that gives it. */
+export const versionHeader = "claudemesh-version";
+/** On every answer of an ephemeral daemon: when it ends by itself, or `end` when nobody said. */
+export const ephemeralHeader = "claudemesh-ephemeral";
+
+/** Nothing outlives the daemon that says this: not the messages, not the keys, not the memberships. */
+export const Ephemeral = v.object({
+  /** When it ends by itself at the latest. */
+  until: v.exactOptional(Time),
+});
+export type Ephemeral = v.InferOutput<typeof Ephemeral>;
+
+/** What any answer may say besides its own fields. */
+const everyAnswer = { ephemeral: v.exactOptional(Ephemeral) };
+
+export const ErrorReply = v.looseObject({
+  ...everyAnswer,
+  error: Text,
+  message: Text,
+  hint: v.exactOptional(Text),
+});
 export type ErrorReply = v.InferOutput<typeof ErrorReply>;
 
 export const ConflictReply = v.looseObject({
+  ...everyAnswer,
   error: v.picklist(["idempotency_key_reused", "id_in_use", "not_requeueable"]),
   message: Text,
   hint: v.exactOptional(Text),
@@ -48,7 +69,10 @@ export const ConflictReply = v.looseObject({
   reason: v.exactOptional(Text),
 });
 
+export const ChallengeReply = v.object({ ...everyAnswer, proof: Text });
+
 export const VersionReply = v.object({
+  ...everyAnswer,
   daemon_version: Text,
   ipc_api: v.literal("v1"),
   ipc_features: v.array(Text),
@@ -72,6 +96,7 @@ export const Problem = v.object({ code: Text, message: Text, hint: v.exactOption
 export type Problem = v.InferOutput<typeof Problem>;
 
 export const HealthReply = v.object({
+  ...everyAnswer,
   ok: v.boolean(),
   pid: Count,
   uptime_s: v.number(),
@@ -87,6 +112,14 @@ export const HealthReply = v.object({
   outbox: v.object({ counts: OutboxCounts, oldest_pending_s: v.exactOptional(v.number()) }),
   inbox: v.object({ unread: Count }),
   problems: v.array(Problem),
+  /** The flags of `daemon up` that it was started with; a restart starts it with the same. */
+  started_with: v.exactOptional(v.array(Text)),
+  /** Who starts it anew when it ends: `systemd` or `launchd`, and null when nobody does. */
+  managed_by: v.exactOptional(v.nullable(Text)),
+  /** What the manager calls it: the systemd unit or the launchd label. */
+  managed_unit: v.exactOptional(Text),
+  /** Whether it is the manager of one user or of the whole system. */
+  managed_scope: v.exactOptional(v.picklist(["user", "system"])),
 });
 export type HealthReply = v.InferOutput<typeof HealthReply>;
 
@@ -106,6 +139,7 @@ export type SendRequest = v.InferOutput<typeof SendRequest>;
 export type SendRequestInput = v.InferInput<typeof SendRequest>;
 
 export const SendReply = v.object({
+  ...everyAnswer,
   client_message_id: Text,
   status: v.picklist(["queued", "inflight", "accepted"]),
   duplicate: v.boolean(),
@@ -121,6 +155,7 @@ const Receipt = v.object({
 });
 
 export const SentMessage = v.object({
+  ...everyAnswer,
   client_message_id: Text,
   mesh: v.nullable(Text),
   to: v.nullable(Text),
@@ -165,6 +200,7 @@ export const InboxProblem = v.object({
 export type InboxProblem = v.InferOutput<typeof InboxProblem>;
 
 export const InboxReply = v.object({
+  ...everyAnswer,
   items: v.array(InboxItem),
   next_cursor: v.exactOptional(Text),
   problems: v.exactOptional(v.array(InboxProblem)),
@@ -185,10 +221,11 @@ export const PeerItem = v.object({
   untrusted: v.exactOptional(v.picklist(["admission", "name_changed"])),
 });
 export type PeerItem = v.InferOutput<typeof PeerItem>;
-export const PeersReply = v.object({ peers: v.array(PeerItem), stale: v.boolean() });
+export const PeersReply = v.object({ ...everyAnswer, peers: v.array(PeerItem), stale: v.boolean() });
 export type PeersReply = v.InferOutput<typeof PeersReply>;
 
 export const ProfileReply = v.object({
+  ...everyAnswer,
   summary: Text,
   status: Status,
   visible: v.boolean(),
@@ -229,12 +266,14 @@ export const OutboxItem = v.object({
 });
 export type OutboxItem = v.InferOutput<typeof OutboxItem>;
 export const OutboxReply = v.object({
+  ...everyAnswer,
   items: v.array(OutboxItem),
   counts: OutboxCounts,
   next_cursor: v.exactOptional(Text),
 });
 export type OutboxReply = v.InferOutput<typeof OutboxReply>;
 export const OutboxRowReply = v.object({
+  ...everyAnswer,
   ...OutboxItem.entries,
   /** The text; null once it is older than the retention. */
   message: v.nullable(Text),
@@ -250,6 +289,7 @@ export const RequeueRequest = v.strictObject({
 });
 export type RequeueRequest = v.InferOutput<typeof RequeueRequest>;
 export const RequeueReply = v.object({
+  ...everyAnswer,
   aborted_row_id: Text,
   new_row_id: Text,
   new_client_message_id: Text,
@@ -285,6 +325,9 @@ export type MeshEvent = v.InferOutput<typeof MeshEvent>;
 
 type AnySchema = v.GenericSchema<unknown, unknown>;
 
+/** https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format */
+export const metricsContentType = "text/plain; version=0.0.4; charset=utf-8";
+
 export interface Route {
   method: "GET" | "POST";
   path: `/v1/${string}`;
@@ -294,7 +337,7 @@ export interface Route {
   /** By HTTP status; every other status is an `ErrorReply`. */
   responses: Readonly<Record<number, AnySchema>>;
   /** Anything but JSON. */
-  contentType?: "text/event-stream";
+  contentType?: "text/event-stream" | typeof metricsContentType;
 }
 
 const route = <R extends Route>(definition: R): R => definition;
@@ -312,7 +355,7 @@ export const routes = {
         v.maxLength(challengeNonceCharsMax),
       ),
     }),
-    responses: { 200: v.object({ proof: Text }) },
+    responses: { 200: ChallengeReply },
   }),
   version: route({
     method: "GET",
@@ -368,7 +411,7 @@ export const routes = {
     body: v.strictObject({
       ids: v.pipe(v.array(v.string()), v.maxLength(ipcPageMax, `at most ${ipcPageMax} ids`)),
     }),
-    responses: { 200: v.object({ acknowledged: Count, unknown: v.array(Text) }) },
+    responses: { 200: v.object({ ...everyAnswer, acknowledged: Count, unknown: v.array(Text) }) },
   }),
   events: route({
     method: "GET",
@@ -424,6 +467,21 @@ export const routes = {
     summary: "Retire a dead or pending row and send its content under a new id",
     body: RequeueRequest,
     responses: { 200: RequeueReply, 409: ConflictReply },
+  }),
+  metrics: route({
+    method: "GET",
+    path: "/v1/metrics",
+    summary: "Counts, times and sizes for Prometheus",
+    query: NoQuery,
+    responses: { 200: Text },
+    contentType: metricsContentType,
+  }),
+  rotateToken: route({
+    method: "POST",
+    path: "/v1/token/rotate",
+    summary: "Renew the local token in its file; the old one is taken until `grace_until`",
+    query: NoQuery,
+    responses: { 200: v.object({ ...everyAnswer, rotated_at: Time, grace_until: Time }) },
   }),
   openapi: route({
     method: "GET",

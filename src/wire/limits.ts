@@ -69,6 +69,8 @@ export const upkeepEveryMs = 24 * 3600 * 1000;
 /** Between two steps of it; longer after a step that was slow. */
 export const upkeepPauseMs = 50;
 export const upkeepWrittenRowsMax = 64;
+/** A step of the daemon's upkeep ends with the row after which it has lasted this long. */
+export const upkeepStepMsMax = 5;
 export const upkeepReadRowsMax = 500;
 export const historyDaysDefault = 30;
 /** The longest that a broker can be told to keep something for a time. */
@@ -99,7 +101,47 @@ export const directoryRefreshDelayMs = 100;
 export const directoryRetryMs = 5_000;
 export const configCheckEveryMs = 30_000;
 export const configSettleMs = 100;
+/** How often a daemon looks whether its directory is still its own, where nothing tells it sooner. */
+export const homeCheckEveryMs = 30_000;
+/** What is being replaced is gone for a moment. */
+export const homeSettleMs = 250;
+/** How long the lock of a daemon's directory is waited for: others hold it for a moment to see whether anybody does. */
+export const lockLookMsMax = 500;
+/** How long whoever is behind a socket file may take to show that it is somebody. */
+export const staleSocketMsMax = 2_000;
+/** The longest that an ephemeral daemon can be told to live: what a timer holds, in whole days. */
+export const ttlMsMax = 24 * 24 * 3600 * 1000;
+/** How long the brokers may take to be told that an ephemeral daemon leaves; the connection and the answer each. */
+export const leaveTimeoutMs = 2_000;
+/** A left-over directory without a lock may belong to a daemon that is starting, when it is younger than this. */
+export const ephemeralSettleMs = 60_000;
+/** One whose lock nobody holds, when the lock is younger than this. */
+export const ephemeralLockSettleMs = 2_000;
+/** Of config.toml, which has some thirty keys. */
+export const settingsFileBytesMax = 64 * 1024;
 export const challengeNonceCharsMax = 128;
+
+// Client
+/** What a shell waits for the daemon before it completes a word without it. */
+export const completionMsMax = 300;
+/** How many ids are offered, newest first. */
+export const completionIdsMax = 50;
+
+// Doctor
+/** All of it, whatever hangs. */
+export const doctorMsMax = 9_500;
+/** One question to the daemon, a name server, a broker. */
+export const doctorProbeMsMax = 2_500;
+/** Reading through the databases of a daemon that is down. */
+export const doctorDatabaseMsMax = 4_000;
+/** What the service manager may take to answer. */
+export const doctorServiceMsMax = 4_000;
+export const certificateDaysLow = 14;
+/** Well before a broker refuses the connection (`helloSkewMsMax`). */
+export const clockSkewMsLow = 10_000;
+export const freeBytesMin = 16 * 1024 * 1024;
+export const freeBytesLow = 256 * 1024 * 1024;
+export const freeInodesMin = 100;
 
 // Daemon: delivery
 export const sendWindowMessagesMax = 256;
@@ -112,6 +154,8 @@ export const laneWaitingMsMax = 10 * 60_000;
 export const lanesInHealthMax = 20;
 export const answerTimeoutMs = 15_000;
 export const retryDelayMsMin = 500;
+/** What the drain waits after a failure of this host's own before it looks again. */
+export const drainPauseMs = 500;
 export const retryDelayMsMax = 60_000;
 export const retryAfterMsMax = 3600 * 1000;
 export const unrecognisedAttemptsMax = 20;
@@ -130,5 +174,71 @@ export const pushesWaitingMax = 1024;
 export const problemsMax = 10_000;
 export const problemRetriesMax = 1000;
 
+/** How long the invite is good that a copy of the owner's host makes for itself. */
+export const remintInviteMsMax = 3600 * 1000;
+/** What a system's own command may take to name the host. */
+export const hostCommandMsMax = 2_000;
+
+// The daemon as a service of launchd or systemd
+/** How long one call of systemctl or launchctl may take; stopping a daemon is part of some. */
+export const serviceCommandMsMax = 150_000;
+export const serviceReadyMsMax = 20_000;
+/** Between a failure and the next start. */
+export const serviceRestartDelayMs = 15_000;
+/** systemd gives up on a daemon that fails so often within `serviceStartsWindowMs`: one that never comes up, after an hour. */
+export const serviceStartsMax = 240;
+export const serviceStartsWindowMs = 2 * 3600 * 1000;
+/** launchd starts a job no more often than this, and never gives up. */
+export const serviceThrottleMs = 30_000;
+/** A daemon that was told to stop is killed after this; nothing that was accepted is lost by it. */
+export const serviceStopMsMax = 90_000;
+/** Percent of the host's memory, the programs that the daemon hosts included. */
+export const serviceMemoryPercent = { high: 80, max: 90 } as const;
+/** The hard one is what systemd gives to every service, so that hosted programs can ask for as much as elsewhere. */
+export const serviceOpenFilesMax = { soft: 8_192, hard: 524_288 } as const;
+
+// Logs
+export const logFileBytesMax = 10 * 1024 * 1024;
+export const logFileDaysMax = 7;
+export const logFilesKept = 5;
+/** Bytes of log that may wait for a terminal or a pipe to take them. */
+export const logBacklogBytesMax = 1024 * 1024;
+/** After an old log file could not be made. */
+export const logRotationRetryMs = 60_000;
+export const logLinesShownDefault = 100;
+export const logLinesShownMax = 100_000;
+/** A longer line of a log file is shown cut. */
+export const logLineShownCharsMax = 64 * 1024;
+export const logCheckEveryMs = 1_000;
+/** Old tokens that are still taken at a time, when it is renewed again and again. */
+export const formerTokensMax = 8;
+export const tokenGraceMs = 60_000;
+
 /** Characters of a Unix socket path, the terminating zero not counted: `sun_path` of unix(7) and of macOS's sys/un.h. */
 export const socketPathBytesMax = { linux: 107, darwin: 103 } as const;
+
+// Daemon: upkeep
+/** How often the daemon looks whether upkeep is due. */
+export const upkeepTurnMs = 30 * 60_000;
+/** Between two looks, the wall clock may drift this far from the steady one. */
+export const clockJumpMsMax = 5 * 60_000;
+/** After a jump, and after the start, the wall clock must keep pace for this long before anything is cleared by it. */
+export const clockSettledMs = 10 * 60_000;
+
+// Backups
+export const passphraseCharsMin = 8;
+export const passphraseBytesMax = 4096;
+/** Content that is sealed at a time. */
+export const vaultChunkBytes = 64 * 1024;
+/** The most that a backup's header may ask for, which is read before anybody can tell whether to believe it. */
+export const vaultChunkBytesMax = 16 * 1024 * 1024;
+export const vaultMemoryKibMax = 1024 * 1024;
+export const vaultPassesMax = 16;
+export const backupManifestBytesMax = 64 * 1024;
+export const backupConfigBytesMax = 16 * 1024 * 1024;
+
+/**
+ * How often Bun looks after its heap (`BUN_GC_TIMER_INTERVAL` in the environment of a server). By itself it does so every second, which
+ * would wake an idle process 86,400 times a day; what is allocated starts a collection all the same.
+ */
+export const heapCheckEveryMs = 30_000;

@@ -7,6 +7,8 @@ import { socketPathBytesMax } from "~/wire/limits";
 export interface HostPaths {
   configDir: string;
   configFile: string;
+  /** What a person may set: config.toml. */
+  settingsFile: string;
   daemonDir: string;
   brokerDir: string;
 }
@@ -19,6 +21,7 @@ export function hostPaths(env: Environment): HostPaths {
   return {
     configDir,
     configFile: join(configDir, "config.json"),
+    settingsFile: join(configDir, "config.toml"),
     daemonDir: resolve(env.CLAUDEMESH_DAEMON_DIR || join(configDir, "daemon")),
     brokerDir: resolve(env.CLAUDEMESH_BROKER_DATA || join(configDir, "broker")),
   };
@@ -28,9 +31,19 @@ export interface DaemonPaths {
   dir: string;
   socket: string;
   lock: string;
+  /** Which process holds the lock: `DaemonRecord`. */
+  record: string;
   outbox: string;
   inbox: string;
   directory: string;
+  /** Which host these files belong to: `HostRecord`. */
+  hostRecord: string;
+  /** Files that are being put in the place of others: `Move`. */
+  moves: string;
+  /** Where a backup keeps its copies until it is written. */
+  staging: string;
+  /** Where a restore unpacks. */
+  restoring: string;
   token: string;
   httpPort: string;
   log: string;
@@ -40,9 +53,14 @@ export const daemonPaths = (dir: string): DaemonPaths => ({
   dir,
   socket: join(dir, "daemon.sock"),
   lock: join(dir, "daemon.lock"),
+  record: join(dir, "daemon.json"),
   outbox: join(dir, "outbox.db"),
   inbox: join(dir, "inbox.db"),
   directory: join(dir, "directory.db"),
+  hostRecord: join(dir, "host_fingerprint.json"),
+  moves: join(dir, "moves.json"),
+  staging: join(dir, "backing-up"),
+  restoring: join(dir, "restoring"),
   token: join(dir, "local_token"),
   httpPort: join(dir, "http.port"),
   log: join(dir, "daemon.log"),
@@ -66,6 +84,18 @@ export const brokerPaths = (dir: string): BrokerPaths => ({
   record: join(dir, "broker.json"),
   log: join(dir, "broker.log"),
 });
+
+/** The `number`th newest of the old files of a log. */
+export const oldLog = (log: string, number: number): string => `${log}.${number}`;
+
+/** Which of `names`, all in one directory, are old files of the log called `log`: their numbers, newest first. */
+export function oldLogNumbers(log: string, names: readonly string[]): number[] {
+  const numbers = names.flatMap((name) => {
+    const suffix = name.startsWith(`${log}.`) ? name.slice(log.length + 1) : "";
+    return /^[1-9]\d{0,2}$/.test(suffix) ? [Number(suffix)] : [];
+  });
+  return numbers.sort((a, b) => a - b);
+}
 
 /** Throws `socket_path_too_long` when the operating system could not bind or connect to this path. */
 export function checkSocketPath(path: string): void {

@@ -100,6 +100,9 @@ export type InviteRole = v.InferOutput<typeof InviteRole>;
 
 export const Status = v.picklist(["idle", "working", "dnd"]);
 
+/** Text that a person sees beside others: short enough to show. */
+export const Line = (charsMax: number) => v.pipe(v.string(), v.maxLength(charsMax));
+
 export const Capabilities = v.pipe(
   v.array(v.pipe(v.string(), v.nonEmpty(), v.maxLength(capabilityCharsMax))),
   v.maxLength(capabilitiesMax, `at most ${capabilitiesMax} capabilities`),
@@ -120,13 +123,24 @@ export const JsonObjectText = v.pipe(v.string(), v.parseJson(), JsonObject);
 /** Milliseconds since 1970. */
 export const TimeMs = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 
-/** The first thing wrong, as `field: what`; for answers and logs. */
+/**
+ * The first thing wrong, as `field: what`; for answers and logs. Quotes nothing of the value: it may be a key, a token or
+ * a message, and these words end up in logs.
+ */
 export function explainIssues(issues: readonly v.BaseIssue<unknown>[]): string {
   const first = issues[0];
   if (first === undefined) return "does not fit its schema";
   const where = v.getDotPath(first);
-  const what = first.received === "undefined" ? "missing" : first.message;
+  const what = first.received === "undefined" ? "missing" : withoutValue(first);
   return where === null ? what : `${where}: ${what}`;
+}
+
+/** valibot's own sentences end with the value itself when it is a text or a number. */
+function withoutValue({ message, received, kind, input }: v.BaseIssue<unknown>): string {
+  const isText = received.startsWith('"');
+  const isNumber = kind === "schema" && (typeof input === "number" || typeof input === "bigint");
+  if (!(isText || isNumber) || !message.endsWith(`eceived ${received}`)) return message;
+  return `${message.slice(0, -received.length)}some ${isText ? "text" : "number"}`;
 }
 
 /** The longest beginning of `text` that fits into `bytes` of UTF-8. */

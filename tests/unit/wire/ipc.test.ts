@@ -64,6 +64,8 @@ const requests: Record<RouteName, { whole: Record<string, unknown>; required: st
   outbox: { whole: { status: "dead", limit: "10", after: "1", lane: "l" }, required: [] },
   outboxRow: { whole: {}, required: [] },
   requeue: { whole: { id: "1", new_client_message_id: "n", message: "m" }, required: ["id"] },
+  metrics: { whole: {}, required: [] },
+  rotateToken: { whole: {}, required: [] },
   openapi: { whole: {}, required: [] },
 };
 

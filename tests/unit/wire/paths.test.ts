@@ -9,8 +9,14 @@ describe("directories", () => {
   const inHome = (home: string) => ({
     configDir: `${home}/.claudemesh`,
     configFile: `${home}/.claudemesh/config.json`,
+    settingsFile: `${home}/.claudemesh/config.toml`,
     daemonDir: `${home}/.claudemesh/daemon`,
     brokerDir: `${home}/.claudemesh/broker`,
+  });
+  const inConfig = (dir: string) => ({
+    configDir: dir,
+    configFile: `${dir}/config.json`,
+    settingsFile: `${dir}/config.toml`,
   });
   const cases: [what: string, env: Record<string, string>, paths: Record<string, string>][] = [
     ["of a home", { HOME: "/home/a" }, inHome("/home/a")],
@@ -19,7 +25,7 @@ describe("directories", () => {
     [
       "of a configuration elsewhere",
       { HOME: "/home/a", CLAUDEMESH_CONFIG_DIR: "/c" },
-      { configDir: "/c", configFile: "/c/config.json", daemonDir: "/c/daemon", brokerDir: "/c/broker" },
+      { ...inConfig("/c"), daemonDir: "/c/daemon", brokerDir: "/c/broker" },
     ],
     [
       "of a daemon elsewhere",
@@ -34,7 +40,7 @@ describe("directories", () => {
     [
       "of everything elsewhere",
       { CLAUDEMESH_CONFIG_DIR: "/c", CLAUDEMESH_DAEMON_DIR: "/d/../e", CLAUDEMESH_BROKER_DATA: "/b/" },
-      { configDir: "/c", configFile: "/c/config.json", daemonDir: "/e", brokerDir: "/b" },
+      { ...inConfig("/c"), daemonDir: "/e", brokerDir: "/b" },
     ],
     [
       "of settings that are empty",

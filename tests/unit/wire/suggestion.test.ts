@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { closest, editDistance } from "~/cli/suggestion";
+import { closest, editDistance } from "~/wire/suggestion";
 
 const distances: [left: string, right: string, edits: number][] = [
   ["", "", 0],
