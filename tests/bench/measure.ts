@@ -45,7 +45,7 @@ export function table(title: string, rows: [what: string, callers: number, figur
 }
 
 /** Not a number where GNU time is not installed. */
-export function peakMiB(command: string[], env: Record<string, string>): number {
+export function peakMiB(command: readonly string[], env: Record<string, string>): number {
   if (!existsSync("/usr/bin/time")) return Number.NaN;
   const { stderr } = Bun.spawnSync(["/usr/bin/time", "-f", "peak %M", ...command], { env });
   return Number(/^peak (\d+)$/m.exec(stderr.toString())?.[1]) / 1024;

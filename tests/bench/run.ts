@@ -8,8 +8,10 @@ import { join } from "node:path";
 import { callers, httpCaller } from "./load";
 import { bareCommitLoop, type Latencies, peakMiB, summary, table } from "./measure";
 import { type Host, openMesh } from "./mesh";
+import { buildReferences, startEmptyServer } from "./reference";
 
 const warmUp = 300;
+const idleSeconds = 30;
 const body = (n: number) => JSON.stringify({ to: "bob", message: `bench ${n} ${"x".repeat(200)}` });
 
 const root = mkdtempSync(join(tmpdir(), "cmb-"));
@@ -89,13 +91,21 @@ try {
   );
   await mesh.settled("alice");
 
-  const version = commandTimes(alice, ["--version"], 20);
-  const send = commandTimes(alice, ["send", "bob", "from the command line", "--json"], 20);
+  const references = await buildReferences(root);
+  const hello = commandTimes(references.hello, alice.env, 20);
+  const version = commandTimes([...alice.command, "--version"], alice.env, 20);
+  const send = commandTimes(
+    [...alice.command, "send", "bob", "from the command line", "--json"],
+    alice.env,
+    20,
+  );
   console.log("Command line: wall time p50, peak memory of the process");
+  console.log(`  a compiled hello world      ${hello.p50Ms.toFixed(1)} ms   ${hello.peakMiB.toFixed(0)} MiB`);
   console.log(
     `  claudemesh --version        ${version.p50Ms.toFixed(1)} ms   ${version.peakMiB.toFixed(0)} MiB`,
   );
   console.log(`  claudemesh send             ${send.p50Ms.toFixed(1)} ms   ${send.peakMiB.toFixed(0)} MiB`);
+  console.log(`  --version / hello world     ${(version.p50Ms / hello.p50Ms).toFixed(2)}`);
   console.log(`  send / --version            ${(send.p50Ms / version.p50Ms).toFixed(2)}\n`);
 
   console.log(
@@ -105,7 +115,7 @@ try {
     await mesh.drain("alice", "bob", 20_000);
     await mesh.settled("alice");
     const figures = [alice.pid, mesh.host("bob").pid, mesh.brokerPid].map(
-      (pid) => `${residentMiB(pid).toFixed(0)} MiB`,
+      (pid) => `${memory(pid).residentMiB.toFixed(0)} MiB`,
     );
     console.log(`  after ${String(sent).padStart(7)}               ${figures.join("   ")}`);
   }
@@ -114,9 +124,27 @@ try {
   const fresh = await openMesh(join(root, "fresh"));
   try {
     await fresh.settled("alice");
-    console.log("Idle memory, resident");
-    console.log(`  daemon, one link            ${residentMiB(fresh.host("alice").pid).toFixed(0)} MiB`);
-    console.log(`  broker, two members         ${residentMiB(fresh.brokerPid).toFixed(0)} MiB`);
+    const empty = await startEmptyServer(references, join(root, "empty.sock"));
+    const servers: [name: string, pid: number][] = [
+      ["an empty Bun.serve", empty.pid],
+      ["daemon, one link", fresh.host("alice").pid],
+      ["broker, two members", fresh.brokerPid],
+    ];
+    console.log(`Idle: memory, and how often the main thread wakes up (over ${idleSeconds} s)`);
+    const before = servers.map(([, pid]) => wakeUps(pid));
+    await Bun.sleep(idleSeconds * 1000);
+    for (const [index, [name, pid]] of servers.entries()) {
+      const { residentMiB, privateMiB } = memory(pid);
+      const perMinute = ((wakeUps(pid) - (before[index] ?? 0)) / idleSeconds) * 60;
+      console.log(
+        `  ${name.padEnd(26)}  ${residentMiB.toFixed(0)} MiB resident, ${privateMiB.toFixed(0)} of them its own   ${perMinute.toFixed(0)} / minute`,
+      );
+    }
+    const [ofEmpty, ofDaemon] = servers.map(([, pid]) => memory(pid).residentMiB);
+    console.log(
+      `  daemon / empty Bun.serve    ${((ofDaemon ?? Number.NaN) / (ofEmpty ?? Number.NaN)).toFixed(2)}`,
+    );
+    await empty.end();
   } finally {
     await fresh.close();
   }
@@ -143,21 +171,36 @@ async function measure(
 }
 
 /** Peak memory by GNU time, since what the kernel tells the parent includes the parent's own before the exec. */
-function commandTimes(host: Host, args: string[], runs: number): { p50Ms: number; peakMiB: number } {
+function commandTimes(
+  command: readonly string[],
+  env: Record<string, string>,
+  runs: number,
+): { p50Ms: number; peakMiB: number } {
   const eachMs: number[] = [];
-  const command = [...host.command, ...args];
   for (let run = 0; run < runs; run++) {
     const start = performance.now();
-    const result = Bun.spawnSync(command, { env: host.env });
+    const result = Bun.spawnSync([...command], { env });
     eachMs.push(performance.now() - start);
-    if (!result.success) throw new Error(`claudemesh ${args.join(" ")} failed: ${result.stderr.toString()}`);
+    if (!result.success) throw new Error(`${command.join(" ")} failed: ${result.stderr.toString()}`);
   }
-  return { p50Ms: summary(eachMs, 1).p50Ms, peakMiB: peakMiB(command, host.env) };
+  return { p50Ms: summary(eachMs, 1).p50Ms, peakMiB: peakMiB(command, env) };
 }
 
-/** Resident memory as Linux counts it; elsewhere the figure is not shown. */
-function residentMiB(pid: number): number {
+/**
+ * As Linux counts it (proc_pid_status(5)); elsewhere no figure is shown. Resident memory has the pages of the executable in it that
+ * were touched, which all processes of one executable share; its own is what exists for this process alone.
+ */
+function memory(pid: number): { residentMiB: number; privateMiB: number } {
+  return { residentMiB: statusOf(pid, "VmRSS") / 1024, privateMiB: statusOf(pid, "RssAnon") / 1024 };
+}
+
+/** How often the main thread gave the processor up by itself: each time something woke it. */
+function wakeUps(pid: number): number {
+  return statusOf(pid, "voluntary_ctxt_switches");
+}
+
+function statusOf(pid: number, field: string): number {
   if (process.platform !== "linux") return Number.NaN;
-  const pages = readFileSync(`/proc/${pid}/statm`, "utf8").split(" ")[1];
-  return (Number(pages) * 4096) / 1024 / 1024;
+  const status = readFileSync(`/proc/${pid}/status`, "utf8");
+  return Number(new RegExp(`^${field}:\\s+(\\d+)`, "m").exec(status)?.[1]);
 }

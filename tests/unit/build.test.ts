@@ -52,6 +52,7 @@ test("the formula has each platform's own archive and checksum", () => {
   ]);
   expect(formula).toContain('version "1.2.3"\n');
   expect(formula).toContain('run [opt_bin/"claudemesh", "daemon", "up", "--foreground"]\n');
+  expect(formula).toContain("keep_alive successful_exit: false, crashed: true\n");
 });
 
 test("no formula is made without a checksum that it needs", () => {
