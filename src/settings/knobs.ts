@@ -1,7 +1,9 @@
 /**
  * Every knob of the daemon, once: its name as `config.toml` and `claudemesh config` spell it (`section.key`, the unit at the end),
- * its kind, default, bounds, and what it does in a sentence. What is not here is a bound of the protocol (wire/limits.ts).
+ * its kind, default, bounds, and what it does in a sentence; and the one check that says whether a value fits. What is not here
+ * is a bound of the protocol (wire/limits.ts).
  */
+import { logLevels } from "~/log";
 import {
   answerTimeoutMs,
   directoryWaitMs,
@@ -9,6 +11,9 @@ import {
   ipcRequestsWaitingMax,
   ipcStreamsMax,
   laneWaitingMsMax,
+  logFileBytesMax,
+  logFileDaysMax,
+  logFilesKept,
   retryDelayMsMax,
   retryDelayMsMin,
   sendWindowBytesMax,
@@ -16,7 +21,9 @@ import {
   stopGraceMs,
   streamBufferBytesMax,
   streamCommentEveryMs,
+  streamStallMs,
   tcpPortDefault,
+  tokenGraceMs,
   unrecognisedAttemptsMax,
 } from "~/wire/limits";
 
@@ -32,6 +39,7 @@ interface FlagKnob extends Described {
 }
 interface NumberKnob extends Described {
   kind: "number";
+  unit: Unit;
   /** Null: there is no value of its own, and `about` says what holds then. */
   default: number | null;
   min: number;
@@ -45,12 +53,30 @@ interface ChoiceKnob extends Described {
 interface ListKnob extends Described {
   kind: "list";
   default: readonly string[];
-  /** What each entry must look like, as a regular expression and in words. */
-  entry: { pattern: RegExp; expected: string };
+  entriesMax: number;
+  /** Whether an entry will do, and in words what would. */
+  entry: { accepts(text: string): boolean; expected: string };
 }
 export type Knob = FlagKnob | NumberKnob | ChoiceKnob | ListKnob;
 
+type Unit =
+  | "milliseconds"
+  | "seconds"
+  | "minutes"
+  | "hours"
+  | "days"
+  | "bytes"
+  | "messages"
+  | "requests"
+  | "streams"
+  | "attempts"
+  | "files"
+  | "port";
+
 const dayHours = 24;
+
+/** As a browser writes it: in lower case, without a path, without the port that goes without saying. */
+const isOrigin = (text: string): boolean => /^https?:/.test(text) && URL.parse(text)?.origin === text;
 
 export const knobs = {
   "daemon.tcp": {
@@ -61,6 +87,7 @@ export const knobs = {
   },
   "daemon.tcp_port": {
     kind: "number",
+    unit: "port",
     default: tcpPortDefault,
     min: 0,
     max: 65_535,
@@ -76,10 +103,8 @@ export const knobs = {
   "daemon.allowed_origins": {
     kind: "list",
     default: [],
-    entry: {
-      pattern: /^https?:\/\/[a-z0-9.-]+(:\d{1,5})?$/,
-      expected: "an origin expected, such as http://localhost:3000",
-    },
+    entriesMax: 64,
+    entry: { accepts: isOrigin, expected: "an origin such as http://localhost:3000" },
     live: true,
     about: "are the web origins that may call the local API, with a token",
   },
@@ -92,6 +117,7 @@ export const knobs = {
   },
   "daemon.stop_grace_s": {
     kind: "number",
+    unit: "seconds",
     default: stopGraceMs / 1000,
     min: 0,
     max: 300,
@@ -100,6 +126,7 @@ export const knobs = {
   },
   "api.requests_at_work_max": {
     kind: "number",
+    unit: "requests",
     default: ipcRequestsAtWorkMax,
     min: 1,
     max: 4096,
@@ -108,6 +135,7 @@ export const knobs = {
   },
   "api.requests_waiting_max": {
     kind: "number",
+    unit: "requests",
     default: ipcRequestsWaitingMax,
     min: 1,
     max: 65_536,
@@ -116,6 +144,7 @@ export const knobs = {
   },
   "api.streams_max": {
     kind: "number",
+    unit: "streams",
     default: ipcStreamsMax,
     min: 1,
     max: 4096,
@@ -124,6 +153,7 @@ export const knobs = {
   },
   "api.stream_buffer_bytes_max": {
     kind: "number",
+    unit: "bytes",
     default: streamBufferBytesMax,
     min: 65_536,
     max: 1_073_741_824,
@@ -132,14 +162,26 @@ export const knobs = {
   },
   "api.stream_comment_s": {
     kind: "number",
+    unit: "seconds",
     default: streamCommentEveryMs / 1000,
     min: 1,
-    max: 3600,
+    // Readers take a stream for dead that was silent for three times the default.
+    max: (2 * streamCommentEveryMs) / 1000,
     live: true,
     about: "is how often an event stream shows that it lives",
   },
+  "api.stream_stall_s": {
+    kind: "number",
+    unit: "seconds",
+    default: streamStallMs / 1000,
+    min: 1,
+    max: 3600,
+    live: true,
+    about: "is how long a reader of events may take nothing before it is cut off",
+  },
   "api.directory_wait_ms": {
     kind: "number",
+    unit: "milliseconds",
     default: directoryWaitMs,
     min: 0,
     max: 60_000,
@@ -148,7 +190,8 @@ export const knobs = {
   },
   "api.token_grace_s": {
     kind: "number",
-    default: 60,
+    unit: "seconds",
+    default: tokenGraceMs / 1000,
     min: 0,
     max: 86_400,
     live: true,
@@ -156,6 +199,7 @@ export const knobs = {
   },
   "delivery.window_messages_max": {
     kind: "number",
+    unit: "messages",
     default: sendWindowMessagesMax,
     min: 1,
     max: 4096,
@@ -164,6 +208,7 @@ export const knobs = {
   },
   "delivery.window_bytes_max": {
     kind: "number",
+    unit: "bytes",
     default: sendWindowBytesMax,
     min: 65_536,
     max: 67_108_864,
@@ -172,6 +217,7 @@ export const knobs = {
   },
   "delivery.answer_timeout_s": {
     kind: "number",
+    unit: "seconds",
     default: answerTimeoutMs / 1000,
     min: 1,
     max: 600,
@@ -180,6 +226,7 @@ export const knobs = {
   },
   "delivery.retry_delay_ms_min": {
     kind: "number",
+    unit: "milliseconds",
     default: retryDelayMsMin,
     min: 10,
     max: 60_000,
@@ -188,6 +235,7 @@ export const knobs = {
   },
   "delivery.retry_delay_s_max": {
     kind: "number",
+    unit: "seconds",
     default: retryDelayMsMax / 1000,
     min: 1,
     max: 3600,
@@ -196,6 +244,7 @@ export const knobs = {
   },
   "delivery.unrecognised_attempts_max": {
     kind: "number",
+    unit: "attempts",
     default: unrecognisedAttemptsMax,
     min: 1,
     max: 1000,
@@ -204,6 +253,7 @@ export const knobs = {
   },
   "delivery.max_age_h": {
     kind: "number",
+    unit: "hours",
     default: null,
     min: 1,
     max: 3650 * dayHours,
@@ -211,8 +261,9 @@ export const knobs = {
     about:
       "ends a message at the head of its lane that is older; without a value it follows from how long the broker remembers ids",
   },
-  "delivery.waiting_warning_min": {
+  "delivery.waiting_warning_minutes": {
     kind: "number",
+    unit: "minutes",
     default: laneWaitingMsMax / 60_000,
     min: 1,
     max: 10_080,
@@ -221,6 +272,7 @@ export const knobs = {
   },
   "storage.retention_days": {
     kind: "number",
+    unit: "days",
     default: 30,
     min: 1,
     max: 36_500,
@@ -229,6 +281,7 @@ export const knobs = {
   },
   "storage.upkeep_every_h": {
     kind: "number",
+    unit: "hours",
     default: dayHours,
     min: 1,
     max: 30 * dayHours,
@@ -238,13 +291,14 @@ export const knobs = {
   "log.level": {
     kind: "choice",
     default: "info",
-    options: ["debug", "info", "warn", "error"],
+    options: logLevels,
     live: true,
     about: "is the least that is logged",
   },
   "log.file_bytes_max": {
     kind: "number",
-    default: 10 * 1024 * 1024,
+    unit: "bytes",
+    default: logFileBytesMax,
     min: 65_536,
     max: 1_073_741_824,
     live: true,
@@ -252,7 +306,8 @@ export const knobs = {
   },
   "log.file_days_max": {
     kind: "number",
-    default: 7,
+    unit: "days",
+    default: logFileDaysMax,
     min: 1,
     max: 365,
     live: true,
@@ -260,7 +315,8 @@ export const knobs = {
   },
   "log.files_kept": {
     kind: "number",
-    default: 5,
+    unit: "files",
+    default: logFilesKept,
     min: 0,
     max: 100,
     live: true,
@@ -269,7 +325,11 @@ export const knobs = {
   "link.required_features": {
     kind: "list",
     default: [],
-    entry: { pattern: /^[a-z][a-z0-9_]{0,63}$/, expected: "the name of a broker feature expected" },
+    entriesMax: 64,
+    entry: {
+      accepts: (text) => /^[a-z][a-z0-9_]{0,63}$/.test(text),
+      expected: "the name of a broker feature, such as members",
+    },
     live: true,
     about: "are features without which a broker is refused",
   },
@@ -296,3 +356,51 @@ const defaults: Record<string, unknown> = Object.fromEntries(
 
 /** What holds when nobody says otherwise. */
 export const defaultSettings = defaults as Settings;
+
+export type KnobValue = boolean | number | string | readonly string[] | null;
+
+export const knobNames = Object.keys(knobs).filter((name): name is KnobName => isKnobName(name));
+
+export function isKnobName(name: string): name is KnobName {
+  return Object.hasOwn(knobs, name);
+}
+
+/** The knob as one of its kinds, whichever it is. */
+export const knobOf = (name: KnobName): Knob => knobs[name];
+
+/** The words before the dots: the sections of `config.toml`. */
+export const sections = [...new Set(knobNames.map((name) => name.slice(0, name.indexOf("."))))];
+
+export const unitOf = (knob: Knob): Unit | undefined => (knob.kind === "number" ? knob.unit : undefined);
+
+/** What will do as a value, in words: `a whole number from 1 to 600 (seconds)`. */
+export function expectationOf(knob: Knob): string {
+  switch (knob.kind) {
+    case "flag":
+      return "true or false";
+    case "number":
+      return `a whole number from ${knob.min} to ${knob.max}${knob.unit === "port" ? "" : ` (${knob.unit})`}`;
+    case "choice":
+      return knob.options.map((option) => `"${option}"`).join(" or ");
+    case "list":
+      return `a list of at most ${knob.entriesMax} texts, each ${knob.entry.expected}`;
+  }
+}
+
+/** Whether a value fits the knob: its type, its bounds, its form. */
+export function fits(knob: Knob, value: unknown): value is Exclude<KnobValue, null> {
+  switch (knob.kind) {
+    case "flag":
+      return typeof value === "boolean";
+    case "number":
+      return typeof value === "number" && Number.isInteger(value) && value >= knob.min && value <= knob.max;
+    case "choice":
+      return typeof value === "string" && knob.options.includes(value);
+    case "list":
+      return (
+        Array.isArray(value) &&
+        value.length <= knob.entriesMax &&
+        value.every((entry) => typeof entry === "string" && knob.entry.accepts(entry))
+      );
+  }
+}
