@@ -7,8 +7,9 @@ import { dirname } from "node:path";
 import * as v from "valibot";
 import { ensureOwnDirectory, readTextFile, writeFileAtomic } from "~/disk/file";
 import { tryLock } from "~/disk/lock";
-import { MeshError, messageOf } from "~/errors";
+import { MeshError } from "~/errors";
 import { isConsistentSecretKey, publicKeyOf } from "~/identity/keys";
+import { jsonFault } from "~/wire/fault";
 import { BrokerUrl, explainIssues, ForeignSlug, OpaqueId, PublicKey, SecretKey } from "~/wire/text";
 
 const MeshEntry = v.pipe(
@@ -80,7 +81,7 @@ export function parseConfig(text: string, path: string): Config {
   try {
     value = JSON.parse(text);
   } catch (error) {
-    throw invalid(`is not JSON: ${messageOf(error)}`);
+    throw invalid(`is not JSON: ${jsonFault(error)}`);
   }
   const parsed = v.safeParse(Config, value);
   if (!parsed.success) throw invalid(`does not fit: ${explainIssues(parsed.issues)}`);

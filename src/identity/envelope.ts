@@ -84,15 +84,17 @@ export type OpenedLetter =
   | { ok: false; reason: ProblemReason };
 
 /** Why a push is kept as a problem instead of being shown as a message. */
-export type ProblemReason =
-  | "does_not_open"
-  | "session_not_attested"
-  | "sender_not_admitted"
-  | "content_malformed"
-  | "content_contradicts_frame"
-  | "unknown_body_version"
-  | "frame_malformed"
-  | "unsupported_kind";
+export const problemReasons = [
+  "does_not_open",
+  "session_not_attested",
+  "sender_not_admitted",
+  "content_malformed",
+  "content_contradicts_frame",
+  "unknown_body_version",
+  "frame_malformed",
+  "unsupported_kind",
+] as const;
+export type ProblemReason = (typeof problemReasons)[number];
 
 export interface Recipient {
   meshId: string;

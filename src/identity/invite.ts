@@ -1,11 +1,13 @@
 /** Invites: made and signed by the mesh's owner, read and checked by whoever joins. The link is a secret. */
-import { createHash } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
+import { ulid } from "ulidx";
 import * as v from "valibot";
 import { MeshError } from "~/errors";
+import type { MeshEntry } from "~/identity/config";
 import { keyPairFromSeed, signText, verifyText } from "~/identity/keys";
 import { type Invite, Invite as InviteSchema, type InviteV3, inviteLinkPrefix } from "~/wire/membership";
 import { inviteTextV1, inviteTextV3, joinText } from "~/wire/signed";
-import { explainIssues } from "~/wire/text";
+import { explainIssues, type InviteRole } from "~/wire/text";
 
 export const rootKeySha256 = (rootKeyBase64Url: string): string =>
   createHash("sha256").update(Buffer.from(rootKeyBase64Url, "base64url")).digest("hex");
@@ -26,6 +28,38 @@ export const signInvite = (draft: InviteDraft, ownerSecretKey: string): InviteV3
   v: 3,
   signature: signText(signedInviteText(draft), ownerSecretKey),
 });
+
+/** A new invite to a mesh that this host owns, which the broker is still to hear of. Throws `not_allowed`. */
+export const newInvite = (mesh: MeshEntry, role: InviteRole, expiresAtMs: number): InviteV3 =>
+  signInvite(
+    {
+      mesh_id: mesh.meshId,
+      mesh_slug: mesh.slug,
+      broker_url: mesh.brokerUrl,
+      expires_at: Math.floor(expiresAtMs / 1000),
+      mesh_root_key: ownerRootKey(mesh),
+      role,
+      owner_pubkey: mesh.pubkey,
+      invite_id: ulid(),
+      invite_secret: randomBytes(32).toString("hex"),
+    },
+    mesh.secretKey,
+  );
+
+function ownerRootKey(mesh: MeshEntry): string {
+  if (mesh.ownerPubkey !== mesh.pubkey || mesh.rootKey === undefined) {
+    throw new MeshError("not_allowed", `only the owner of ${mesh.slug} can invite: its key signs the link`, {
+      hint: "Ask whoever created the mesh for a link.",
+    });
+  }
+  if (mesh.inviteVersion !== 3) {
+    throw new MeshError(
+      "not_allowed",
+      `${mesh.slug} is a mesh of a version-1 broker; this version makes no invites for those`,
+    );
+  }
+  return mesh.rootKey;
+}
 
 /**
  * Reads a link and checks the owner's signature and the expiry. Throws `invite_invalid` or `invite_expired`.

@@ -3,13 +3,16 @@
  * its answer and our config.json loses nothing, and the same attempt made again is the same member.
  */
 import { createHash, randomBytes } from "node:crypto";
+import { readdirSync, renameSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
 import {
   ensureOwnDirectory,
   ensurePrivateDirectory,
+  fileExists,
   readTextFile,
   removeFile,
+  storageError,
   writeFileAtomic,
 } from "~/disk/file";
 import { tryLock } from "~/disk/lock";
@@ -64,6 +67,17 @@ export function beginAttempt(configDir: string, subject: readonly string[]): Att
     };
   } finally {
     lock.release();
+  }
+}
+
+/** Puts attempts aside that are another host's: these keys may be known to a broker as that host's. */
+export function setAttemptsAside(configDir: string, suffix: string): void {
+  const directory = join(configDir, "pending");
+  if (!fileExists(directory) || !readdirSync(directory).some((name) => name.endsWith(".json"))) return;
+  try {
+    renameSync(directory, `${directory}.${suffix}`);
+  } catch (error) {
+    throw storageError(`cannot move ${directory} aside`, error);
   }
 }
 
