@@ -19,6 +19,7 @@ import {
 } from "node:fs";
 import { dirname } from "node:path";
 import { MeshError, messageOf, systemCodeOf } from "~/errors";
+import { faultOf } from "~/wire/fault";
 
 /** Replaces `path` with `content`; a symbolic link is followed, so that a link in a dotfiles tree stays one. */
 export function writeFileAtomic(path: string, content: string | Uint8Array, mode = 0o600): void {
@@ -142,7 +143,7 @@ export function storageError(what: string, error: unknown): MeshError {
   const why = code.startsWith("SQLITE_")
     ? `${messageOf(error)} (${code})`
     : code === ""
-      ? String(error)
+      ? `${error instanceof Error ? `${error.name}: ` : ""}${faultOf(error)}`
       : code;
   return new MeshError("storage_failed", `${what}: ${why}`, { cause: error });
 }
@@ -156,7 +157,8 @@ function realPathOrSelf(path: string): string {
   }
 }
 
-function syncDirectory(path: string): void {
+/** Makes what was created, renamed or removed in the directory last. */
+export function syncDirectory(path: string): void {
   const fd = openSync(path, constants.O_RDONLY);
   try {
     fsyncSync(fd);

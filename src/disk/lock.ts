@@ -24,6 +24,8 @@ export function tryLock(path: string, waitMs = 0): Lock | undefined {
     if (!fileExists(path)) closeSync(openSync(path, "a", 0o600));
     db = new Database(path, { create: true, readwrite: true });
     db.run(`PRAGMA busy_timeout = ${waitMs}`);
+    // Nothing is ever written, so the journal need not be a file, which would be removed by its name at the end.
+    db.run("PRAGMA journal_mode = MEMORY");
     db.run("BEGIN EXCLUSIVE");
   } catch (error) {
     db?.close();

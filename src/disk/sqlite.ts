@@ -1,16 +1,29 @@
 /**
  * How every database here is opened: WAL with `synchronous=FULL`, so that a commit is on disk when it returns
  * (https://www.sqlite.org/pragma.html#pragma_synchronous), owner-only files, and forward-only schema steps counted in
- * `user_version`. A database from a newer version is refused and left as it is.
+ * `user_version`. Before an older database is brought forward, a copy of it is kept beside it. A database from a newer version is
+ * refused and left as it is.
  */
-import { Database, SQLiteError } from "bun:sqlite";
-import { chmodSync, closeSync, openSync, statSync } from "node:fs";
-import { fileExists, storageError } from "~/disk/file";
+import { Database, SQLiteError, constants as sqliteConstants } from "bun:sqlite";
+import {
+  chmodSync,
+  closeSync,
+  constants,
+  fsyncSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  statSync,
+} from "node:fs";
+import { basename, dirname, join } from "node:path";
+import { fileExists, removeFile, storageError, syncDirectory } from "~/disk/file";
 import { MeshError, messageOf, systemCodeOf } from "~/errors";
 
 const busyTimeoutMs = 5_000;
 const walAttemptsMax = 100;
 const walPauseMs = 10;
+/** Of the copies that are made before a database is brought forward, so many stay. */
+const copiesKept = 2;
 
 /** Opens or creates the database at `path` (`:memory:` works). Throws `storage_*` or `database_corrupt`. */
 export function openSqlite(path: string): Database {
@@ -24,6 +37,20 @@ export function openSqlite(path: string): Database {
     if (process.platform === "darwin") db.run("PRAGMA fullfsync = ON");
     db.run("PRAGMA foreign_keys = ON");
     if (path !== ":memory:") chmodSync(path, 0o600);
+    return db;
+  } catch (error) {
+    db?.close();
+    throw storageError(`cannot open the database ${path}`, error);
+  }
+}
+
+/** Opens a database that is there, for looking only: neither it nor its log is changed, not even by closing it. */
+export function openReadOnly(path: string): Database {
+  let db: Database | undefined;
+  try {
+    db = new Database(path, { readonly: true, strict: true });
+    db.run(`PRAGMA busy_timeout = ${busyTimeoutMs}`);
+    schemaVersionOf(db);
     return db;
   } catch (error) {
     db?.close();
@@ -52,9 +79,9 @@ function beginWal(db: Database): void {
 export type SchemaStep = string | ((db: Database) => void);
 
 /**
- * Brings the schema up to date: `steps[n]` takes version n to n + 1, each in its own transaction.
- * Throws `database_newer` when the file is ahead of `steps`, and `storage_*` or `database_corrupt` when a step fails, which
- * leaves the version before it.
+ * Brings the schema up to date: `steps[n]` takes version n to n + 1, each in its own transaction. What is there already is copied
+ * first, to `<file>.before-v<n + 1>`. Throws `database_newer` when the file is ahead of `steps`, and `storage_*` or
+ * `database_corrupt` when the copy or a step fails, which leaves the version before it.
  */
 export function migrate(db: Database, steps: readonly SchemaStep[]): void {
   const present = schemaVersionOf(db);
@@ -65,6 +92,7 @@ export function migrate(db: Database, steps: readonly SchemaStep[]): void {
       { hint: "Run the newer claudemesh that wrote it. The file was left untouched." },
     );
   }
+  if (present > 0 && present < steps.length) keepCopy(db, present);
   for (let version = present; version < steps.length; version++) {
     const step = steps[version];
     if (step === undefined) throw new Error(`no step leads on from schema version ${version}`);
@@ -84,6 +112,54 @@ function takeStep(db: Database, version: number, step: SchemaStep): void {
     else step(db);
     db.run(`PRAGMA user_version = ${version + 1}`);
   }).immediate();
+}
+
+/** The database as it is, in a file beside it; what an older claudemesh can be given back. */
+function keepCopy(db: Database, version: number): void {
+  const path = db.filename;
+  if (path === "" || path === ":memory:") return;
+  try {
+    snapshot(db, `${path}.before-v${version + 1}`);
+    const prefix = `${basename(path)}.before-v`;
+    const copies = readdirSync(dirname(path)).filter(
+      (name) => name.startsWith(prefix) && /^\d+$/.test(name.slice(prefix.length)),
+    );
+    const versionOf = (name: string): number => Number(name.slice(prefix.length));
+    copies.sort((a, b) => versionOf(b) - versionOf(a));
+    for (const name of copies.slice(copiesKept)) removeFile(join(dirname(path), name));
+  } catch (error) {
+    const needed = Math.ceil(statSync(path).size / 1e6);
+    const failure = storageError(`cannot keep a copy of ${path} before its schema is brought forward`, error);
+    if (failure.code !== "storage_full") throw failure;
+    throw new MeshError(failure.code, failure.message, {
+      hint: `Free about ${needed} MB there. The database was left untouched.`,
+      cause: error,
+    });
+  }
+}
+
+/**
+ * Writes the database as it is at this moment, whoever is working with it, to a file for its owner only: whole, flushed and
+ * without unused pages, or not at all. An older file at `target` is replaced.
+ */
+export function snapshot(db: Database, target: string): void {
+  const temporary = `${target}.${process.pid}.${crypto.randomUUID().slice(0, 8)}.tmp`;
+  try {
+    // SQLite takes an empty file for one that is not there, and leaves its permissions as they are.
+    closeSync(openSync(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600));
+    db.run("VACUUM INTO ?", [temporary]);
+    const fd = openSync(temporary, "r+");
+    try {
+      fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+    renameSync(temporary, target);
+    syncDirectory(dirname(target));
+  } catch (error) {
+    removeFile(temporary);
+    throw error;
+  }
 }
 
 export function schemaVersionOf(db: Database): number {
@@ -107,14 +183,30 @@ export function closeSqlite(db: Database): void {
 export const wasStoppedUncleanly = (path: string): boolean =>
   (statSync(`${path}-wal`, { throwIfNoEntry: false })?.size ?? 0) > 0;
 
-/** What `PRAGMA quick_check` finds wrong, in SQLite's words, when it gets that far; empty when nothing is. */
-export function findDamage(db: Database): string[] {
+/**
+ * What `PRAGMA quick_check` finds wrong, in SQLite's words, when it gets that far; empty when nothing is. `integrity_check` takes
+ * longer and compares the indexes with their tables, too.
+ */
+export function findDamage(db: Database, check: "quick_check" | "integrity_check" = "quick_check"): string[] {
   try {
-    const rows = db.query<{ quick_check: string }, []>("PRAGMA quick_check(10)").all();
-    return rows.map((row) => row.quick_check).filter((text) => text !== "ok");
+    const rows = db.query<Record<string, string>, []>(`PRAGMA ${check}(10)`).all();
+    return rows.map((row) => row[check] ?? "").filter((text) => text !== "ok");
   } catch (error) {
     const failure = storageError(`cannot check ${db.filename}`, error);
     if (failure.code === "database_corrupt") return [messageOf(error)];
     throw failure;
   }
+}
+
+/** Databases that must stay reachable: a collected one is closed. */
+const abandoned: Database[] = [];
+
+/**
+ * Leaves a database to the end of the process, as one does whose directory has become somebody else's: closing removes the log by
+ * its name, which is the name of theirs.
+ */
+export function abandonSqlite(db: Database): void {
+  // The runtime closes what is open when the process ends.
+  db.fileControl(sqliteConstants.SQLITE_FCNTL_PERSIST_WAL, 1);
+  abandoned.push(db);
 }

@@ -19,6 +19,16 @@ export type Tail = () => { committed(): void; failed(error: MeshError): void } |
 
 const jobsPerBatchMax = 512;
 
+/** What a writer has done since it began. */
+export interface WriterStats {
+  /** Batches that wrote something, and are on disk. */
+  commits: number;
+  /** Jobs in them. */
+  jobs: number;
+  /** Batches that were undone. */
+  failures: number;
+}
+
 export class Writer {
   readonly #db: Database;
   readonly #savepoint: Statement;
@@ -31,6 +41,7 @@ export class Writer {
   #scheduled = false;
   #closed = false;
   #trouble: MeshError | undefined;
+  readonly #stats: WriterStats = { commits: 0, jobs: 0, failures: 0 };
 
   constructor(db: Database, clock: Clock) {
     this.#db = db;
@@ -115,6 +126,10 @@ export class Writer {
     return this.#trouble;
   }
 
+  get stats(): Readonly<WriterStats> {
+    return this.#stats;
+  }
+
   /** Runs what waits and takes nothing more. */
   close(): void {
     if (this.#closed) return;
@@ -141,6 +156,11 @@ export class Writer {
     }
     // A batch that had nothing to write proves nothing of a disk that was full.
     const wrote = jobs.length > 0 || effects.length > 0;
+    if (failure !== undefined) this.#stats.failures++;
+    else if (wrote) {
+      this.#stats.commits++;
+      this.#stats.jobs += jobs.length;
+    }
     if (failure !== undefined || wrote || this.#trouble?.code === "storage_failed") this.#trouble = failure;
     for (const job of jobs) job.settle(failure);
     for (const effect of effects) {

@@ -34,6 +34,7 @@ const schema = [
 ] as const;
 
 export const migrateDirectory = (db: Database): void => migrate(db, schema);
+export const directorySchemaVersion = schema.length;
 
 /** A member as last listed; `peer` is its presence as last seen. */
 export interface KnownMember {

@@ -3,6 +3,7 @@
  * apart from it the pushes that could not be opened or believed. Those take no dedupe key and are tried again later.
  */
 import type { Database } from "bun:sqlite";
+import { type Pruned, pruneEach } from "~/daemon/db/pruned";
 import { migrate } from "~/disk/sqlite";
 import type { Letter, ProblemReason } from "~/identity/envelope";
 import { problemsMax } from "~/wire/limits";
@@ -47,9 +48,12 @@ const schema = [
     UNIQUE (mesh, broker_message_id)
   );
   CREATE INDEX problems_by_sender ON problems (mesh, sender_pubkey, seq) WHERE reason = 'sender_not_admitted';`,
+  // What was read and still has its contents, by when it was read.
+  "CREATE INDEX inbox_whole ON inbox (read_at) WHERE read_at IS NOT NULL AND body IS NOT NULL",
 ] as const;
 
 export const migrateInbox = (db: Database): void => migrate(db, schema);
+export const inboxSchemaVersion = schema.length;
 
 export interface InboxRow {
   seq: number;
@@ -60,6 +64,7 @@ export interface InboxRow {
   client_message_id: string;
   broker_message_id: string;
   topic: string | null;
+  /** Cleared some time after the message was read, with meta. */
   body: string | null;
   body_version: number;
   meta: string | null;
@@ -112,6 +117,8 @@ type Bound = string | number | null;
 
 export class Inbox {
   readonly db: Database;
+  /** How many rows there are up to a place; those stay for good, so only later ones have to be counted. */
+  #counted = { seq: 0, rows: 0 };
 
   constructor(db: Database) {
     this.db = db;
@@ -212,6 +219,17 @@ export class Inbox {
     );
   }
 
+  /** All messages, read ones and unread ones. */
+  count(): number {
+    const later = this.db
+      .query<{ n: number; seq: number | null }, [number]>(
+        "SELECT count(*) AS n, max(seq) AS seq FROM inbox WHERE seq > ?",
+      )
+      .get(this.#counted.seq);
+    this.#counted = { seq: later?.seq ?? this.#counted.seq, rows: this.#counted.rows + (later?.n ?? 0) };
+    return this.#counted.rows;
+  }
+
   lastSeq(): number {
     return this.db.query<{ seq: number | null }, []>("SELECT max(seq) AS seq FROM inbox").get()?.seq ?? 0;
   }
@@ -264,5 +282,19 @@ export class Inbox {
     return (
       this.db.query("UPDATE inbox SET read_at = coalesce(read_at, ?) WHERE id = ?").run(nowMs, id).changes > 0
     );
+  }
+
+  /**
+   * Takes the contents (body, meta) from messages that were read before `beforeMs`, as `Outbox.prune` does. What nobody has read
+   * keeps its own, and every row stays: it is what keeps a message from being shown twice.
+   */
+  prune(beforeMs: number, limit: number, isOver: () => boolean): Pruned {
+    const due = this.db
+      .query<{ seq: number }, [number, number]>(
+        "SELECT seq FROM inbox WHERE read_at IS NOT NULL AND body IS NOT NULL AND read_at < ? ORDER BY read_at LIMIT ?",
+      )
+      .all(beforeMs, limit);
+    const clear = this.db.query("UPDATE inbox SET body = NULL, meta = NULL WHERE seq = ?");
+    return pruneEach(due, (seq) => clear.run(seq), limit, isOver);
   }
 }

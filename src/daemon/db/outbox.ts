@@ -3,6 +3,7 @@
  * never released and no row is ever deleted. Order is `seq`; ids only name. Functions here keep, they do not decide.
  */
 import type { Database } from "bun:sqlite";
+import { type Pruned, pruneEach } from "~/daemon/db/pruned";
 import { migrate, type SchemaStep } from "~/disk/sqlite";
 import type { OutboxCounts, OutboxStatus } from "~/wire/ipc";
 import { decodeSealed, type Sealed, type SealedText } from "~/wire/sealed";
@@ -55,6 +56,9 @@ const schema = [
   CREATE INDEX outbox_dead ON outbox (seq) WHERE status = 'dead';
   CREATE INDEX outbox_aborted ON outbox (seq) WHERE status = 'aborted';`,
   storeSealedAsBytes,
+  // What has ended and still has its contents, by when it ended. A row enters with the answer to it, not when it is accepted.
+  `CREATE INDEX outbox_whole ON outbox (coalesce(aborted_at, delivered_at))
+   WHERE status IN ('done', 'aborted') AND payload IS NOT NULL`,
 ] as const satisfies SchemaStep[];
 
 /** What was sealed used to be kept as it goes on the wire, in base64, a third longer than its bytes. */
@@ -79,7 +83,7 @@ export interface OutboxRow {
   id: string;
   client_message_id: string;
   request_fingerprint: Uint8Array;
-  /** The message text; cleared some time after the row has ended. */
+  /** The message text; cleared some time after the row has ended, with meta, nonce and ciphertext. */
   payload: string | null;
   enqueued_at: number;
   attempts: number;
@@ -185,6 +189,9 @@ const sendableColumns =
 const unfinished = `SELECT * FROM outbox WHERE mesh = ?1 AND status = 'pending'
   UNION ALL SELECT * FROM outbox WHERE mesh = ?1 AND status = 'inflight'`;
 
+/** How the last error of a message begins that ended because its row was damaged. */
+export const damagedMark = "damaged";
+
 type Bound = string | number | bigint | boolean | null | Uint8Array;
 
 export interface OutboxFilter {
@@ -281,6 +288,17 @@ export class Outbox {
       .run(nowMs, by, supersededBy, seq);
   }
 
+  /** Retires what waits or is on its way, except what the keys in `except` sealed. Returns how many rows that were. */
+  abortUnfinished(by: string, except: readonly string[], nowMs: number): number {
+    return this.db
+      .query(
+        `UPDATE outbox SET status = 'aborted', aborted_at = ?1, aborted_by = ?2
+         WHERE status IN ('pending', 'inflight')
+           AND (sender_pubkey IS NULL OR sender_pubkey NOT IN (SELECT value FROM json_each(?3)))`,
+      )
+      .run(nowMs, by, JSON.stringify(except)).changes;
+  }
+
   /** What was in flight goes back in the queue: of one mesh when its link closed, of all after a crash. */
   putBackInflight(mesh?: string): number {
     if (mesh === undefined)
@@ -308,6 +326,23 @@ export class Outbox {
         "UPDATE outbox SET sender_pubkey = ?, body_version = ?, nonce = ?, ciphertext = ?, wire_fingerprint = ? WHERE seq = ?",
       )
       .run(seal.sender_pubkey, seal.body_version, seal.nonce, seal.ciphertext, seal.wire_fingerprint, seq);
+  }
+
+  /**
+   * Takes the contents (text, meta, sealed form) from rows that ended before `beforeMs`, the oldest first: at most `limit` of them,
+   * and none after `isOver` said so. The rows, their ids and fingerprints stay for good.
+   */
+  prune(beforeMs: number, limit: number, isOver: () => boolean): Pruned {
+    const due = this.db
+      .query<{ seq: number }, [number, number]>(
+        `SELECT seq FROM outbox WHERE status IN ('done', 'aborted') AND payload IS NOT NULL
+         AND coalesce(aborted_at, delivered_at) < ? ORDER BY coalesce(aborted_at, delivered_at) LIMIT ?`,
+      )
+      .all(beforeMs, limit);
+    const clear = this.db.query(
+      "UPDATE outbox SET payload = NULL, meta = NULL, nonce = NULL, ciphertext = NULL WHERE seq = ?",
+    );
+    return pruneEach(due, (seq) => clear.run(seq), limit, isOver);
   }
 
   /** Meshes that unfinished rows belong to. */

@@ -285,6 +285,10 @@ describe("an error of the disk", () => {
       "cannot write it: TypeError: oops",
     );
     expect(storageError("cannot write it", "oops").code).toBe("storage_failed");
+    // It may end up in a log, and what was read may have been a secret.
+    expect(storageError("cannot read it", new SyntaxError('Unexpected identifier "s3cr3t"')).message).toBe(
+      "cannot read it: SyntaxError: Unexpected identifier",
+    );
   });
   test("that is ours already stays as it is", () => {
     const ours = new MeshError("path_unsafe", "no");

@@ -196,6 +196,89 @@ describe("bringing a schema up to date", () => {
   });
 });
 
+describe("the copy that is kept before a schema is brought forward", () => {
+  const steps = [
+    "CREATE TABLE t (a); INSERT INTO t VALUES ('one')",
+    "INSERT INTO t VALUES ('two')",
+    "INSERT INTO t VALUES ('three')",
+  ];
+  const rows = (db: Database) => db.query("SELECT a FROM t").values().flat();
+  const namesIn = (path: string) =>
+    readdirSync(join(path, ".."))
+      .filter((name) => !/-(wal|shm)$/.test(name))
+      .sort();
+  const at = (version: number): string => {
+    const path = newPath();
+    const db = openSqlite(path);
+    migrate(db, steps.slice(0, version));
+    db.close();
+    return path;
+  };
+
+  test("is the database as it was, log included, for its owner only", () => {
+    const path = at(1);
+    const writer = open(path);
+    // Still in the log.
+    writer.run("INSERT INTO t VALUES ('logged')");
+    migrate(open(path), steps.slice(0, 2));
+    const copy = `${path}.before-v2`;
+    expect([namesIn(path), modeOf(copy)]).toEqual([["a.db", "a.db.before-v2"], 0o600]);
+    const kept = open(copy);
+    expect([schemaVersionOf(kept), rows(kept), findDamage(kept)]).toEqual([1, ["one", "logged"], []]);
+    expect(rows(open(path))).toEqual(["one", "logged", "two"]);
+  });
+  test("is made once for several steps, and only when there is a step to take", () => {
+    const path = at(1);
+    migrate(open(path), steps);
+    expect(namesIn(path)).toEqual(["a.db", "a.db.before-v2"]);
+    migrate(open(path), steps);
+    expect(namesIn(path)).toEqual(["a.db", "a.db.before-v2"]);
+  });
+  test("is not made of a new database", () => {
+    const path = newPath();
+    migrate(open(path), steps);
+    expect(namesIn(path)).toEqual(["a.db"]);
+  });
+  test("replaces one of the same version, and of older ones the last two stay", () => {
+    const path = at(2);
+    for (const name of ["before-v1", "before-v2", "before-v3", "before-vX", "before-v10x"])
+      writeFileSync(`${path}.${name}`, "old");
+    migrate(open(path), steps);
+    expect(namesIn(path)).toEqual([
+      "a.db",
+      "a.db.before-v10x",
+      "a.db.before-v2",
+      "a.db.before-v3",
+      "a.db.before-vX",
+    ]);
+    expect(rows(open(`${path}.before-v3`))).toEqual(["one", "two"]);
+  });
+  test("that cannot be made leaves the database as it is", () => {
+    const path = at(1);
+    // A directory cannot be replaced by a file.
+    mkdirSync(`${path}.before-v2`);
+    const db = open(path);
+    const error = errorOf(() => migrate(db, steps));
+    expect(error.code).toBe("storage_failed");
+    expect(error.message).toContain("copy");
+    expect([schemaVersionOf(db), rows(db), namesIn(path)]).toEqual([1, ["one"], ["a.db", "a.db.before-v2"]]);
+  });
+  test("of a damaged database cannot be made, and says why", () => {
+    const path = at(1);
+    const db = open(path);
+    db.run(
+      "CREATE TABLE large AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100) SELECT randomblob(500) AS b FROM n",
+    );
+    db.run("PRAGMA wal_checkpoint(TRUNCATE)");
+    db.close();
+    damage(path, 3 * 4096, 4096);
+    damage(path, 4 * 4096, 4096);
+    const damaged = open(path);
+    expect(errorOf(() => migrate(damaged, steps)).code).toBe("database_corrupt");
+    expect(schemaVersionOf(damaged)).toBe(1);
+  });
+});
+
 /** Overwrites part of the file, so that what was there cannot be believed any more. */
 function damage(path: string, at: number, length: number): void {
   if (!statSync(path, { throwIfNoEntry: false })) {

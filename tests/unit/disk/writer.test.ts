@@ -521,3 +521,17 @@ describe("closing", () => {
     db.run("PRAGMA query_only = OFF");
   });
 });
+
+test("counts what it has put on the disk, and what the disk did not take", async () => {
+  writer.wake();
+  clock.advance(0);
+  expect(writer.stats).toEqual({ commits: 0, jobs: 0, failures: 0 });
+  const jobs = [writer.submit(add("a")), writer.submit(add("b")), outcome(writer.submit(add("a")))];
+  clock.advance(0);
+  await Promise.all(jobs);
+  expect(writer.stats).toEqual({ commits: 1, jobs: 3, failures: 0 });
+  db.run("PRAGMA query_only = 1");
+  const refused = outcome(writer.submit(add("c")));
+  clock.advance(0);
+  expect([await refused, writer.stats]).toEqual(["storage_read_only", { commits: 1, jobs: 3, failures: 1 }]);
+});
