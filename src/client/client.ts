@@ -4,15 +4,14 @@
  */
 import * as v from "valibot";
 import { connectionFailure, incompatible, refusal } from "~/client/failure";
+import { openWay, type Way, type WayOptions } from "~/client/way";
 import { timerDelayMsMax } from "~/clock";
 import { MeshError } from "~/errors";
-import { version } from "~/version";
 import { type BodyInputOf, type ReplyOf, type Route, type RouteName, routes } from "~/wire/ipc";
-import { checkSocketPath } from "~/wire/paths";
 import { explainIssues } from "~/wire/text";
 
-/** A route with an answer that ends; events have their own way (client/events.ts). */
-export type CallName = Exclude<RouteName, "events" | "challenge">;
+/** A route that answers with JSON; events have their own way (client/events.ts), and metrics are for Prometheus. */
+export type CallName = Exclude<RouteName, "events" | "challenge" | "metrics">;
 
 type PathParams<Path extends string> = Path extends `${string}:${infer Param}/${infer Rest}`
   ? Param | PathParams<`/${Rest}`>
@@ -52,6 +51,8 @@ type CallArguments<R extends CallName> =
 
 export interface Client {
   readonly socketPath: string;
+  /** How it reaches the daemon; for the stream of events too. */
+  readonly way: Way;
   /** Throws MeshError: the daemon's own codes, and those of client/failure.ts. */
   call<R extends CallName>(name: R, ...options: CallArguments<R>): Promise<ReplyOf<R>>;
 }
@@ -59,11 +60,12 @@ export interface Client {
 export const callTimeoutMsDefault = 30_000;
 
 /** Throws `socket_path_too_long`; connects only when something is called. */
-export function openClient({ socketPath }: { socketPath: string }): Client {
-  checkSocketPath(socketPath);
+export function openClient(options: WayOptions): Client {
+  const way = openWay(options);
   return {
-    socketPath,
-    call: async (name, ...[options = {}]) => await callRoute(socketPath, name, options),
+    socketPath: way.socketPath,
+    way,
+    call: async (name, ...[call = {}]) => await callRoute(way, name, call),
   };
 }
 
@@ -76,7 +78,7 @@ interface AnyCallOptions {
 }
 
 async function callRoute<R extends CallName>(
-  socketPath: string,
+  way: Way,
   name: R,
   { params = {}, query = {}, body, timeoutMs = callTimeoutMsDefault, signal }: AnyCallOptions,
 ): Promise<ReplyOf<R>> {
@@ -85,8 +87,7 @@ async function callRoute<R extends CallName>(
   let response: Response;
   let text: string;
   try {
-    response = await fetch(urlOf(route, params, query), {
-      unix: socketPath,
+    response = await way.request(targetOf(route, params, query), {
       method: route.method,
       ...(body === undefined
         ? {}
@@ -102,7 +103,7 @@ async function callRoute<R extends CallName>(
         hint: "It may still have taken the request. See what it is doing: claudemesh daemon status",
       });
     }
-    throw connectionFailure(thrown, socketPath);
+    throw connectionFailure(thrown, way.socketPath);
   }
   if (response.status >= 400) throw refusal(response.status, parseJson(text));
   const schema = replySchema(name, response.status);
@@ -122,7 +123,7 @@ function replySchema<R extends CallName>(
   return responses[status] as v.GenericSchema<unknown, ReplyOf<R>> | undefined;
 }
 
-function urlOf(
+function targetOf(
   route: Route,
   params: Readonly<Record<string, string>>,
   query: Readonly<Record<string, string | number | boolean | undefined>>,
@@ -134,7 +135,7 @@ function urlOf(
   for (const [name, value] of Object.entries(query)) {
     if (value !== undefined) search.set(name, String(value));
   }
-  return `http://localhost${path}${search.size === 0 ? "" : `?${search}`}`;
+  return search.size === 0 ? path : `${path}?${search}`;
 }
 
 function parseJson(text: string): unknown {
@@ -143,10 +144,4 @@ function parseJson(text: string): unknown {
   } catch {
     return undefined; // No schema takes undefined: the caller reports an answer that makes no sense.
   }
-}
-
-/** What to tell the user when the daemon is of another version than this command; undefined when they agree. */
-export function versionSkew(daemonVersion: string): string | undefined {
-  if (daemonVersion === version) return undefined;
-  return `the daemon runs version ${daemonVersion}, this command is ${version}. To make them one: claudemesh daemon down && claudemesh daemon up`;
 }

@@ -5,11 +5,11 @@
 import * as v from "valibot";
 import { connectionFailure, incompatible, isPassing, refusal } from "~/client/failure";
 import { type SseEvent, SseParser } from "~/client/sse";
+import type { Way } from "~/client/way";
 import { type Clock, systemClock, type Timer } from "~/clock";
 import { MeshError } from "~/errors";
 import { eventNames, MeshEvent, routes } from "~/wire/ipc";
 import { streamCommentEveryMs } from "~/wire/limits";
-import { checkSocketPath } from "~/wire/paths";
 import { explainIssues } from "~/wire/text";
 
 export type Watched =
@@ -19,7 +19,7 @@ export type Watched =
   | { kind: "lost"; error: MeshError; retryMs: number };
 
 export interface WatchOptions {
-  socketPath: string;
+  way: Way;
   /** Stored events after this one are replayed first. */
   since?: string | undefined;
   /** Ends the iteration, without an error. */
@@ -36,14 +36,13 @@ const silenceMsMax = 3 * streamCommentEveryMs;
  * incompatible daemon).
  */
 export async function* watchEvents(options: WatchOptions): AsyncGenerator<Watched, void, undefined> {
-  const { socketPath, signal, clock = systemClock } = options;
-  checkSocketPath(socketPath);
+  const { way, signal, clock = systemClock } = options;
   let lastId = options.since;
   let wasOpen = false;
   for (let failures = 0; !signal.aborted; failures++) {
     let error: MeshError;
     try {
-      for await (const watched of readOnce(socketPath, lastId, signal, clock)) {
+      for await (const watched of readOnce(way, lastId, signal, clock)) {
         if (watched.kind === "event" && "id" in watched.event) lastId = watched.event.id;
         if (watched.kind === "open") {
           failures = 0;
@@ -65,7 +64,7 @@ export async function* watchEvents(options: WatchOptions): AsyncGenerator<Watche
 }
 
 async function* readOnce(
-  socketPath: string,
+  way: Way,
   lastId: string | undefined,
   signal: AbortSignal,
   clock: Clock,
@@ -78,8 +77,7 @@ async function* readOnce(
   };
   heard();
   try {
-    const response = await fetch(`http://localhost${routes.events.path}`, {
-      unix: socketPath,
+    const response = await way.request(routes.events.path, {
       headers: { accept: "text/event-stream", ...(lastId === undefined ? {} : { "last-event-id": lastId }) },
       signal: AbortSignal.any([signal, silence.signal]),
       redirect: "error",
@@ -103,7 +101,7 @@ async function* readOnce(
     if (silence.signal.aborted) {
       throw new MeshError("timed_out", `the daemon sent nothing for ${silenceMsMax / 1000} s`);
     }
-    throw connectionFailure(thrown, socketPath);
+    throw connectionFailure(thrown, way.socketPath);
   } finally {
     timer?.cancel();
   }

@@ -2,16 +2,19 @@
  * What went wrong between us and the daemon, as a MeshError. Only ENOENT and ECONNREFUSED prove that no daemon serves a
  * socket; after any other failure the request may have been taken, and the error says so (`answer_lost`).
  */
+import { lstatSync } from "node:fs";
+import { dirname } from "node:path";
 import * as v from "valibot";
 import { type ErrorCode, isErrorCode, MeshError, messageOf, systemCodeOf } from "~/errors";
 import { ErrorReply } from "~/wire/ipc";
 
 const upHint = "Start it: claudemesh daemon up";
 const restartHint =
-  "It probably runs another version than this command. Restart it: claudemesh daemon down && claudemesh daemon up";
+  "It probably runs another version than this command. Restart it: claudemesh daemon restart";
 
 /** For an error that `fetch` or reading its answer threw. */
 export function connectionFailure(thrown: unknown, socketPath: string): MeshError {
+  if (thrown instanceof MeshError) return thrown;
   const extras = (hint: string) => ({ hint, cause: thrown, details: { socket: socketPath } });
   const code = systemCodeOf(thrown);
   switch (code) {
@@ -20,13 +23,7 @@ export function connectionFailure(thrown: unknown, socketPath: string): MeshErro
       return new MeshError("daemon_unreachable", `no daemon answers on ${socketPath}`, extras(upHint));
     case "EACCES":
     case "EPERM":
-      return new MeshError(
-        "sandboxed",
-        `this process may not connect to ${socketPath} (${code})`,
-        extras(
-          "Either a sandbox forbids it (allow this socket's path there), or the daemon belongs to another user (set CLAUDEMESH_DAEMON_DIR to your own).",
-        ),
-      );
+      return forbidden(code, socketPath, thrown);
     case "ENOTDIR":
       return new MeshError(
         "path_unsafe",
@@ -47,6 +44,48 @@ export function connectionFailure(thrown: unknown, socketPath: string): MeshErro
       );
   }
 }
+
+/** Whose it is decides what can be done: another user's daemon is no matter of sandboxes. */
+function forbidden(code: string, socketPath: string, cause: unknown): MeshError {
+  const ownUid = process.getuid?.();
+  const owner = ownerOf(socketPath) ?? ownerOf(dirname(socketPath));
+  const details = { socket: socketPath, ...(owner === undefined ? {} : { owner_uid: owner }) };
+  if (owner !== undefined && ownUid !== undefined && owner !== ownUid) {
+    return new MeshError(
+      "sandboxed",
+      `this process may not connect to ${socketPath} (${code}): it belongs to user id ${owner}, and this process is user id ${ownUid}`,
+      {
+        hint: "Use a daemon of your own (unset CLAUDEMESH_DAEMON_DIR and CLAUDEMESH_CONFIG_DIR, or set them to directories of yours), or run the command as that user.",
+        details,
+        cause,
+      },
+    );
+  }
+  return new MeshError("sandboxed", `this process may not connect to ${socketPath} (${code})`, {
+    hint: sandboxHint(socketPath),
+    details,
+    cause,
+  });
+}
+
+/** Whether a failure to connect was told to be about another user's daemon: no other way leads to that one either. */
+export const isAnotherUsers = ({ details }: MeshError): boolean =>
+  typeof details.owner_uid === "number" && details.owner_uid !== process.getuid?.();
+
+/** The user id of the owner; undefined when it cannot be seen from here. */
+function ownerOf(path: string): number | undefined {
+  try {
+    return lstatSync(path).uid;
+  } catch {
+    return undefined; // Whatever hides it: then the message does without.
+  }
+}
+
+/** The setting that opens this very path, for the sandboxes that agents usually run in. */
+const sandboxHint = (socketPath: string): string =>
+  process.platform === "darwin"
+    ? `A sandbox forbids it. Allow this path there: Claude Code, settings.json: "sandbox": {"network": {"allowUnixSockets": ["${socketPath}"]}}; a Seatbelt profile: (allow network-outbound (literal "${socketPath}")). Or run the command outside of it. CLAUDEMESH_DAEMON_DIR moves the socket to a path that is allowed.`
+    : `A sandbox forbids it, or the permissions of ${dirname(socketPath)} do. Allow Unix sockets there: Claude Code, settings.json: "sandbox": {"network": {"allowAllUnixSockets": true}}; systemd: RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6; a seccomp or Landlock profile: socket(AF_UNIX), and ${socketPath} readable and writable. Or run the command outside of it. CLAUDEMESH_DAEMON_DIR moves the socket to a path that is allowed.`;
 
 /** For an answer with an error status. `body` is its parsed JSON, or undefined when it was none. */
 export function refusal(status: number, body: unknown): MeshError {

@@ -2,9 +2,8 @@
 import { describe, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { openClient, versionSkew } from "~/client/client";
+import { openClient } from "~/client/client";
 import { isErrorCode, MeshError } from "~/errors";
-import { version } from "~/version";
 import { tempDir } from "../../support/temp-dir";
 import { fakeDaemon, json, newSocketPath, rawDaemon } from "./fake-daemon";
 
@@ -128,7 +127,7 @@ describe("an error answer", () => {
     const error = await failureOf(openClient({ socketPath }).call("health"));
     expect(error).toMatchObject(expected);
     expect(isErrorCode(error.code)).toBe(true);
-    if (error.code === "incompatible_daemon") expect(error.hint).toContain("claudemesh daemon down");
+    if (error.code === "incompatible_daemon") expect(error.hint).toContain("claudemesh daemon restart");
   });
 });
 
@@ -181,6 +180,18 @@ describe("no answer", () => {
     expect(error.hint).toContain("CLAUDEMESH_DAEMON_DIR");
   });
 
+  test("with EACCES on a socket of one's own: the settings that allow it, with its path", async () => {
+    const { connectionFailure } = await import("~/client/failure");
+    const { socketPath } = fakeDaemon(() => json(sent));
+    const { hint, details } = connectionFailure(
+      Object.assign(new Error("x"), { code: "EACCES" }),
+      socketPath,
+    );
+    expect(hint).toContain(process.platform === "darwin" ? "allowUnixSockets" : "allowAllUnixSockets");
+    expect(hint).toContain(socketPath);
+    expect(details).toEqual({ socket: socketPath, owner_uid: process.getuid?.() });
+  });
+
   test("because the daemon hung up: it may have taken the request", async () => {
     for (const text of ["", "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{", "hello\r\n\r\n"]) {
       const socketPath = rawDaemon(text);
@@ -207,10 +218,4 @@ describe("no answer", () => {
 
 test("a path that no socket can have is refused before connecting", () => {
   expect(() => openClient({ socketPath: `/tmp/${"x".repeat(120)}` })).toThrow("this system allows");
-});
-
-test("versions that differ are a warning that says what to type", () => {
-  expect(versionSkew(version)).toBeUndefined();
-  expect(versionSkew("9.9.9")).toContain("9.9.9");
-  expect(versionSkew("9.9.9")).toContain("claudemesh daemon down && claudemesh daemon up");
 });

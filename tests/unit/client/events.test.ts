@@ -1,6 +1,7 @@
 /** Watching events over connections that break: none missed, none twice, and the watcher is told. */
 import { describe, expect, test } from "bun:test";
 import { type Watched, watchEvents } from "~/client/events";
+import { openWay } from "~/client/way";
 import type { Clock } from "~/clock";
 import { MeshError } from "~/errors";
 import { fakeDaemon, json, newSocketPath } from "./fake-daemon";
@@ -47,7 +48,7 @@ async function watch(
   const end = new AbortController();
   const told: string[] = [];
   for await (const watched of watchEvents({
-    socketPath,
+    way: openWay({ socketPath }),
     signal: end.signal,
     clock: hastyClock(),
     ...options,
@@ -100,7 +101,7 @@ test("a daemon that goes away and comes back is waited for, ever more patiently"
   const end = new AbortController();
   const first = fakeDaemon(() => stream(messageEvent("1")), socketPath);
   const told: string[] = [];
-  for await (const watched of watchEvents({ socketPath, signal: end.signal, clock })) {
+  for await (const watched of watchEvents({ way: openWay({ socketPath }), signal: end.signal, clock })) {
     told.push(inShort(watched));
     if (told.length === 3) await first.stop();
     if (told.length === 9) fakeDaemon(() => stream(messageEvent("2")), socketPath);
@@ -171,7 +172,7 @@ test("silence for three comments' time is a dead connection", async () => {
   );
   const end = new AbortController();
   const told: string[] = [];
-  for await (const watched of watchEvents({ socketPath, signal: end.signal, clock })) {
+  for await (const watched of watchEvents({ way: openWay({ socketPath }), signal: end.signal, clock })) {
     told.push(inShort(watched));
     if (told.length === 1) silences.at(-1)?.();
     if (told.length === 3) end.abort();
@@ -184,7 +185,7 @@ test("an interrupt ends it without an error, in the middle of a stream and of a 
   const { socketPath } = fakeDaemon(
     () => new Response(new ReadableStream({ start: (c) => c.enqueue(": open\n\n") })),
   );
-  for await (const watched of watchEvents({ socketPath, signal: end.signal })) {
+  for await (const watched of watchEvents({ way: openWay({ socketPath }), signal: end.signal })) {
     expect(watched.kind).toBe("open");
     end.abort();
   }
@@ -192,7 +193,7 @@ test("an interrupt ends it without an error, in the middle of a stream and of a 
   const short = fakeDaemon(() => stream());
   const frozen: Clock = { ...hastyClock(), after: () => ({ cancel: () => undefined }) };
   for await (const watched of watchEvents({
-    socketPath: short.socketPath,
+    way: openWay({ socketPath: short.socketPath }),
     signal: other.signal,
     clock: frozen,
   })) {
