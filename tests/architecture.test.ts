@@ -20,11 +20,12 @@ const rooms: Record<string, readonly string[]> = {
   disk: [...commons],
   settings: [...commons, "disk"],
   identity: [...commons, "disk"],
+  metrics: [...commons],
   link: [...commons, "identity"],
   client: [...commons],
   agent: [...commons, "client"],
-  daemon: [...commons, "identity", "link", "agent", "disk", "settings"],
-  broker: [...commons, "identity", "disk"],
+  daemon: [...commons, "identity", "link", "agent", "disk", "settings", "metrics"],
+  broker: [...commons, "identity", "disk", "metrics"],
   mock: [...commons],
   service: [...commons],
   cli: [...commons, "client", "link", "service", "identity", "settings"],
@@ -46,12 +47,21 @@ const rooms: Record<string, readonly string[]> = {
 const filesInSrc = ["main", "errors", "clock", "log", "version"];
 
 /** Rooms that cli starts but otherwise knows nothing of: through these files alone, and only by `await import()`. */
-const cliEntryPoints = [/^daemon\/(run|recover)$/, /^broker\/serve$/, /^agent\/run$/, /^mock\/[a-z-]+$/];
+const cliEntryPoints = [
+  /^daemon\/(run|local-token|recover|holder|ephemeral)$/,
+  /^broker\/serve$/,
+  /^agent\/run$/,
+  /^mock\/[a-z-]+$/,
+];
 
 /** External modules that are somebody's own business: who may import them, and who only their types. */
 const guardedModules: Record<string, { by: RegExp; typesBy?: RegExp }> = {
   "bun:sqlite": { by: /^disk\//, typesBy: /^(daemon\/db\/|broker\/sqlite\.ts$)/ },
   "libsodium-wrappers": { by: /^identity\// },
+  "@prometheus-io/client": { by: /^metrics\// },
+  "@prometheus-io/client/lib/registry": { by: /^metrics\// },
+  "@prometheus-io/client/lib/counter": { by: /^metrics\// },
+  "@prometheus-io/client/lib/gauge": { by: /^metrics\// },
 };
 
 /** Files that decide or encode and do nothing else. */

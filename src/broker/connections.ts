@@ -8,7 +8,8 @@ import type { Bounds } from "~/broker/bounds";
 import { Lanes } from "~/broker/lanes";
 import { LeaseWindow } from "~/broker/leases";
 import type { MemberRow, MeshRow } from "~/broker/rows";
-import { capability, type Hello, type Profile } from "~/wire/broker";
+import { capability, type Hello } from "~/wire/broker";
+import type { Profile } from "~/wire/profile";
 import type { Status } from "~/wire/text";
 
 export type ConnectionId = number;
@@ -85,6 +86,18 @@ export class Connections {
 
   get count(): number {
     return this.#byId.size;
+  }
+
+  /** How many count, by what they are for. */
+  countByKind(): Record<"full" | "send_only" | "greeting", number> {
+    const counts = { full: 0, send_only: 0, greeting: 0 };
+    for (const { closed, session } of this.#byId.values()) {
+      if (closed) continue;
+      if (session === undefined) counts.greeting++;
+      else if (session.sendOnly) counts.send_only++;
+      else counts.full++;
+    }
+    return counts;
   }
 
   open(id: ConnectionId): void {

@@ -27,8 +27,10 @@ import { Rate } from "~/broker/rate";
 import type { MemberRow, MeshRow } from "~/broker/rows";
 import { dedupeFeature, defaultSettings, type Settings } from "~/broker/settings";
 import type { Store } from "~/broker/sqlite";
-import { messageOf, systemCodeOf } from "~/errors";
+import { Tallies } from "~/broker/tallies";
+import { systemCodeOf } from "~/errors";
 import { closeCode, type Features, type Hello } from "~/wire/broker";
+import { faultOf } from "~/wire/fault";
 
 const pushesPerReadMax = 64;
 /** Added to the size of a push's ciphertext for the rest of its frame. */
@@ -47,6 +49,7 @@ const storageFailure = /^SQLITE_(BUSY|CANTOPEN|CORRUPT|FULL|IOERR|LOCKED|NOMEM|N
 export class Core {
   readonly connections = new Connections();
   readonly counters: Counters = { malformed: 0, unknownType: 0, ignoredAcks: 0 };
+  readonly tallies = new Tallies();
   readonly #store: Store;
   readonly #bounds: Bounds;
   readonly #newId: NewId;
@@ -64,6 +67,7 @@ export class Core {
       bounds,
       connections: this.connections,
       counters: this.counters,
+      tallies: this.tallies,
       sends: { store, bounds, newId, rate: new Rate(bounds), isConnected },
       connectionPolicy: settings.connectionPolicy,
     };
@@ -116,6 +120,7 @@ export class Core {
     for (const session of [...this.connections.takers()]) {
       const { count } = session.leases;
       if (!session.leases.lapse(at)) continue;
+      this.tallies.redeliveries.add("lapsed", count);
       const fields = { member: session.identity.memberId, messages: count };
       outputs.push({ do: "log", level: "warn", message: "not acknowledged in time, pushed again", fields });
       outputs.push(...this.#push(session, at));
@@ -149,7 +154,7 @@ export class Core {
       return this.#store.whole(() => decideArrival(arrival, this.#context, at));
     } catch (error) {
       if (!this.#store.canGoOn || storageFailure.test(systemCodeOf(error) ?? "")) throw error;
-      const fields = { type: arrival.input.type, error: messageOf(error) };
+      const fields = { type: arrival.input.type, error: faultOf(error) };
       const fault: Effect = { do: "log", level: "error", message: "a frame could not be handled", fields };
       return { effects: [fault, ...decideLost(arrival, this.#context)] };
     }
@@ -199,6 +204,7 @@ export class Core {
         woken.add(effect.identity.member);
         break;
       case "settle_lease":
+        if (effect.isNew) this.tallies.acknowledged++;
         this.connections.fullOf(effect.member)?.leases.settle(effect.messageId);
         woken.add(effect.member);
         break;
@@ -226,6 +232,7 @@ export class Core {
     const meeting = meet(hello, present, this.#settings.connectionPolicy, this.#bounds);
     if ("refused" in meeting) {
       this.connections.close(id);
+      this.tallies.hellos.add(meeting.refused.code);
       return refuseHello(id, meeting.refused);
     }
     const { replaces } = meeting;
@@ -233,12 +240,13 @@ export class Core {
     const beside = present.full.find((session) => !replaces.includes(session));
     const outputs: Output[] = [];
     for (const older of replaces) {
-      this.connections.close(older.connection);
+      this.#closeSession(older.connection);
       const reason = "replaced by a newer connection of this member";
       outputs.push({ do: "close", connection: older.connection, code: closeCode.replaced, reason });
     }
     const session = new Session(id, identity, hello, at.wallMs, this.#bounds, beside?.presence);
     this.connections.admit(connection, session);
+    this.tallies.hellos.add("admitted");
     const frame = {
       type: "hello_ack" as const,
       presenceId: this.#newId(at.wallMs),
@@ -284,13 +292,20 @@ export class Core {
 
   /** Ends the connection's session. The member's next one takes over what was in flight; with the last of them a peer goes. */
   #end(id: ConnectionId, at: Instant): Output[] {
-    const session = this.connections.close(id);
+    const session = this.#closeSession(id);
     if (session === undefined || session.sendOnly) return [];
     const { identity, presence } = session;
     const heir = this.connections.fullOf(identity.member);
     if (heir !== undefined) return this.#push(heir, at);
     if (!presence.visible) return [];
     return this.#announce(identity.mesh, peerEvent(identity, "peer_left"), identity.member);
+  }
+
+  /** What was in flight to it goes out again, to the member's next connection. */
+  #closeSession(id: ConnectionId): Session | undefined {
+    const session = this.connections.close(id);
+    if (session !== undefined) this.tallies.redeliveries.add("closed", session.leases.count);
+    return session;
   }
 
   #announce(mesh: MeshRow, event: SystemEvent, except: MemberRow | undefined): Output[] {
@@ -323,7 +338,7 @@ export class Core {
         deliveries = this.#store.undelivered(identity.member, leases.pushedUpTo, wanted);
       } catch (error) {
         // What was committed stays so; this member reads on when it is back and the disk is, too.
-        const fields = { member: identity.memberId, error: messageOf(error) };
+        const fields = { member: identity.memberId, error: faultOf(error) };
         outputs.push({ do: "log", level: "error", message: "cannot read what waits for a member", fields });
         return [...outputs, ...this.#close(to, closeCodeInternal, "the broker cannot read its store", at)];
       }

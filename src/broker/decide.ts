@@ -30,6 +30,7 @@ import { meet } from "~/broker/policy";
 import type { MemberRow } from "~/broker/rows";
 import { decideSend, refusalAck, type SendContext, sendIdOf } from "~/broker/sends";
 import type { Store } from "~/broker/sqlite";
+import type { Tallies } from "~/broker/tallies";
 import { MeshError } from "~/errors";
 import {
   type BrokerFrameInput,
@@ -53,6 +54,7 @@ export interface DecideContext {
   bounds: Bounds;
   connections: Connections;
   counters: Counters;
+  tallies: Tallies;
   sends: SendContext;
   connectionPolicy: ConnectionPolicy;
 }
@@ -134,7 +136,10 @@ function decideGreeting({ id }: Connection, input: Received, context: DecideCont
   switch (input.type) {
     case "hello": {
       const verdict = judgeHello(input, context.store, context.bounds, at);
-      if ("refused" in verdict) return refuseHello(id, verdict.refused);
+      if ("refused" in verdict) {
+        context.tallies.hellos.add(verdict.refused.code);
+        return refuseHello(id, verdict.refused);
+      }
       const { admitted } = verdict;
       noteCapabilities(input, admitted.member, context);
       return [{ do: "admit", connection: id, hello: input, identity: admitted }];
@@ -247,7 +252,7 @@ function acknowledge(messageId: string, session: Session, context: DecideContext
   const { member } = session.identity;
   const isMarked = !session.sendOnly && context.store.markDelivered(member, messageId, at.wallMs);
   if (!isMarked) context.counters.ignoredAcks++;
-  return session.sendOnly ? [] : [{ do: "settle_lease", member, messageId }];
+  return session.sendOnly ? [] : [{ do: "settle_lease", member, messageId, isNew: isMarked }];
 }
 
 function setPresence(frame: PresenceFrame, session: Session): Effect[] {

@@ -25,7 +25,8 @@ export type Output =
 export type Effect =
   | Output
   | { do: "admit"; connection: ConnectionId; hello: Hello; identity: Identity }
-  | { do: "settle_lease"; member: MemberRow; messageId: string }
+  /** `isNew`: it was not acknowledged before. */
+  | { do: "settle_lease"; member: MemberRow; messageId: string; isNew: boolean }
   | { do: "wake"; member: MemberRow }
   | { do: "announce"; mesh: MeshRow; event: SystemEvent; except: MemberRow | undefined }
   | { do: "expel"; removal: Removal }

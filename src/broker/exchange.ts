@@ -6,14 +6,15 @@
 import type { Bounds } from "~/broker/bounds";
 import type { ConnectionId } from "~/broker/connections";
 import { Core } from "~/broker/core";
-import type { Arrival, Decision, Output } from "~/broker/effects";
+import type { Arrival, Decision, OutgoingFrame, Output } from "~/broker/effects";
 import { binaryMisfit, parseFrame } from "~/broker/frames";
 import { instantOf } from "~/broker/instant";
 import type { Clock, Timer } from "~/clock";
 import type { Writer } from "~/disk/writer";
-import { asMeshError, messageOf } from "~/errors";
+import { asMeshError } from "~/errors";
 import type { Log } from "~/log";
 import { closeCode } from "~/wire/broker";
+import { faultOf } from "~/wire/fault";
 import { closeReasonBytesMax } from "~/wire/limits";
 import { cutToBytes } from "~/wire/text";
 
@@ -47,6 +48,12 @@ interface Waiting {
   peer: Peer;
   bytes: number;
 }
+
+/** A push that somebody wrote, not one that tells of who comes and goes. */
+const isMessage = (frame: OutgoingFrame): boolean => frame.type === "push" && frame.subtype === undefined;
+
+/** RFC 6455 §7.1.5: the connection ended without a closing frame. */
+const closeCodeNone = 1006;
 
 const arrivalsPerBatchMax = 512;
 const stoppingReason = "the broker is stopping";
@@ -126,10 +133,11 @@ export class Exchange {
     this.perform(this.#core.drained(id, instantOf(this.#clock)));
   }
 
-  /** The socket is closed, by whichever side. What it sent before still counts. */
-  closed(id: ConnectionId): void {
+  /** The socket is closed, by whichever side. What it sent before still counts. `code`: of the closing frame, if one came. */
+  closed(id: ConnectionId, code = closeCodeNone): void {
     const peer = this.#peers.get(id);
     if (peer === undefined) return;
+    if (!peer.closed) this.#core.tallies.peerClosed(code);
     peer.closed = true;
     peer.helloTimer.cancel();
     this.#peers.delete(id);
@@ -163,7 +171,7 @@ export class Exchange {
     if (this.#batch !== undefined || this.#queue.length === 0) return;
     this.#batch = this.#runBatch()
       .catch((error: unknown) => {
-        this.#log("error", "a batch could not be finished", { error: messageOf(error) });
+        this.#log("error", "a batch could not be finished", { error: faultOf(error) });
       })
       .then(() => {
         this.#batch = undefined;
@@ -183,8 +191,8 @@ export class Exchange {
     } catch (error) {
       // When not even the transaction could begin, nothing was taken yet: what waits now is answered all the same.
       if (taken.length === 0) taken = this.#take();
-      const { code, message } = asMeshError(error);
-      this.#log("error", "a batch was not stored", { code, error: message, frames: taken.length });
+      const { code } = asMeshError(error);
+      this.#log("error", "a batch was not stored", { code, error: faultOf(error), frames: taken.length });
       const arrivals = taken.map(({ arrival }) => arrival);
       this.perform(this.#core.lose(arrivals, decisions, instantOf(this.#clock)));
       return;
@@ -231,6 +239,8 @@ export class Exchange {
         this.#log(output.level, output.message, output.fields);
         continue;
       }
+      if (output.do === "send" && output.frame.type === "ack")
+        this.#core.tallies.sends.add(output.frame.code);
       const peer = this.#peers.get(output.do === "send" ? output.to : output.connection);
       if (peer === undefined || peer.closed) continue;
       const list = byPeer.get(peer);
@@ -247,17 +257,20 @@ export class Exchange {
       if (output.do === "close") {
         peer.closed = true;
         peer.helloTimer.cancel();
+        this.#core.tallies.closedByBroker.add(String(output.code));
         peer.socket.close(output.code, cutToBytes(output.reason, closeReasonBytesMax));
         return;
       }
       const text = JSON.stringify(output.frame);
       const sent = peer.socket.send(text);
+      if (sent !== 0 && isMessage(output.frame)) this.#core.tallies.pushes++;
       if (sent > 0) continue;
       if (sent === 0 || peer.socket.getBufferedAmount() > this.#bounds.socketBacklogBytesMax) {
         this.#log("warn", "closed a connection that does not take what is sent to it", {
           connection: peer.id,
         });
         peer.closed = true;
+        this.#core.tallies.closedByBroker.add("backlog");
         peer.socket.terminate();
         return;
       }
@@ -297,6 +310,7 @@ export class Exchange {
       if (nowMs - peer.heardAtMs > this.#bounds.silenceMsMax) {
         this.#log("info", "closed a connection that fell silent", { connection: peer.id });
         peer.closed = true;
+        this.#core.tallies.closedByBroker.add("silence");
         peer.socket.terminate();
       } else if (isPingDue && !peer.closed) {
         peer.socket.ping();

@@ -1,6 +1,7 @@
 /** What arrives on a connection, parsed by its schema. Anything can arrive: whatever it is, it has an answer. */
 import * as v from "valibot";
 import { ClientFrame } from "~/wire/broker";
+import { jsonFault } from "~/wire/fault";
 import { explainIssues } from "~/wire/text";
 
 /** Something that is not a frame of the protocol, and what is wrong with it. */
@@ -35,7 +36,7 @@ export function parseFrame(text: string): Received {
   try {
     value = JSON.parse(text);
   } catch (error) {
-    return misfit(`not JSON: ${String(error)}`);
+    return misfit(`not JSON: ${jsonFault(error)}`);
   }
   if (typeof value !== "object" || value === null || Array.isArray(value))
     return misfit("a frame is a JSON object");

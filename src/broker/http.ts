@@ -6,6 +6,7 @@ import { createHash, timingSafeEqual } from "node:crypto";
 import { type Context, Hono } from "hono";
 import * as v from "valibot";
 import type { Joined } from "~/broker/membership";
+import type { Tallies } from "~/broker/tallies";
 import { asMeshError, errorBody, httpStatusOf, MeshError } from "~/errors";
 import { httpBodyBytesMax } from "~/wire/limits";
 import { type BrokerHealth, CreateMeshRequest, JoinRequestV3 } from "~/wire/membership";
@@ -17,6 +18,9 @@ export interface HttpContext {
   createMesh: (
     request: v.InferOutput<typeof CreateMeshRequest>,
   ) => Promise<{ meshId: string; memberId: string }>;
+  /** All of the broker's numbers, as Prometheus reads them. */
+  metrics: () => Promise<Response>;
+  tallies: Tallies;
   joinMesh: (request: v.InferOutput<typeof JoinRequestV3>) => Promise<Joined>;
   /** Told of errors that are the broker's own fault. */
   onFault: (error: MeshError) => void;
@@ -26,6 +30,11 @@ export interface HttpContext {
 export function createApp(context: HttpContext): Hono {
   const app = new Hono();
   app.get("/health", (c) => c.json(context.health()));
+  // What all meshes do together is the operator's business.
+  app.get("/metrics", async (c) => {
+    requireToken(c, context.adminToken);
+    return await context.metrics();
+  });
   app.post("/meshes", async (c) => {
     requireToken(c, context.adminToken);
     const request = parseBody(CreateMeshRequest, await readJson(c));
@@ -33,10 +42,17 @@ export function createApp(context: HttpContext): Hono {
     return c.json({ mesh_id: meshId, member_id: memberId });
   });
   app.post("/join", async (c) => {
-    const body = await readJson(c);
-    refuseVersion1(body);
-    const { memberId, alreadyMember } = await context.joinMesh(parseBody(JoinRequestV3, body));
-    return c.json({ ok: true, memberId, ...(alreadyMember ? { alreadyMember } : {}) });
+    const { joins } = context.tallies;
+    try {
+      const body = await readJson(c);
+      refuseVersion1(body);
+      const { memberId, alreadyMember } = await context.joinMesh(parseBody(JoinRequestV3, body));
+      joins.add(alreadyMember ? "already_member" : "joined");
+      return c.json({ ok: true, memberId, ...(alreadyMember ? { alreadyMember } : {}) });
+    } catch (thrown) {
+      joins.add(asMeshError(thrown).code);
+      throw thrown;
+    }
   });
   app.all("/ws", () => {
     throw new MeshError("invalid_request", "/ws is the WebSocket endpoint: connect with ws:// or wss://");
@@ -66,6 +82,7 @@ export function createApp(context: HttpContext): Hono {
 
 const routes: readonly (readonly [path: string, method: string])[] = [
   ["/health", "GET"],
+  ["/metrics", "GET"],
   ["/meshes", "POST"],
   ["/join", "POST"],
 ];

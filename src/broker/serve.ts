@@ -20,12 +20,14 @@ import { Upkeep } from "~/broker/upkeep";
 import { type Clock, isoTime, systemClock } from "~/clock";
 import { ensurePrivateDirectory, readTextFile, removeFile, writeFileAtomic } from "~/disk/file";
 import { type Lock, tryLock } from "~/disk/lock";
+import { type LogSink, openStderrLog } from "~/disk/log-file";
 import { closeSqlite, findDamage, openSqlite, wasStoppedUncleanly } from "~/disk/sqlite";
 import { Writer } from "~/disk/writer";
 import { errorBody, httpStatusOf, MeshError, messageOf, systemCodeOf } from "~/errors";
-import { type Log, stderrLog } from "~/log";
+import { jsonLog, type Log } from "~/log";
 import { version } from "~/version";
 import type { ConnectionPolicy } from "~/wire/broker";
+import { faultOf } from "~/wire/fault";
 import { brokerPortDefault, frameBytesMax, httpBodyBytesMax, httpStopGraceMs } from "~/wire/limits";
 import { BrokerRecord } from "~/wire/membership";
 import { type BrokerPaths, brokerPaths } from "~/wire/paths";
@@ -71,16 +73,18 @@ export async function startBroker(options: BrokerOptions): Promise<RunningBroker
   refuseOpenHost(host, options);
   const settings = settingsOf(options);
   const clock = options.clock ?? systemClock;
-  const log = options.log ?? stderrLog(clock);
   const paths = brokerPaths(options.dataDir);
   ensurePrivateDirectory(paths.dir);
   const lock = takeLock(paths);
+  // Only now: who has the lock is alone in rotating the log.
+  const logSink = options.log === undefined ? openStderrLog({ path: paths.log, clock }) : undefined;
+  const log = options.log ?? jsonLog(clock, (line) => logSink?.write(line));
   /** Undone newest first, by `stop` or when the start fails. */
   const undo: (() => void | Promise<void>)[] = [() => lock.release()];
   try {
     const adminToken = adminTokenIn(paths);
     const store = openStore(paths, log, undo);
-    const broker = assemble({ ...store, options, settings, clock, log, adminToken, undo });
+    const broker = assemble({ ...store, options, settings, clock, log, logSink, adminToken, undo });
     const server = listen(broker, host, options, log);
     undo.push(() => stopServer(server, clock));
     const port = server.port ?? 0;
@@ -215,6 +219,8 @@ function assemble(
     settings: Settings;
     clock: Clock;
     log: Log;
+    /** Undefined when the log is somebody else's. */
+    logSink: LogSink | undefined;
     adminToken: string;
     undo: Undo;
   },
@@ -229,6 +235,9 @@ function assemble(
   const exchange = new Exchange({ core, writer, clock, bounds, log });
   const upkeep = new Upkeep({ store, writer, clock, bounds, settings, log });
   const startedMs = clock.monotonicMs();
+  const startedAtMs = clock.now();
+  const problems = () => [...upkeep.problems, ...logProblems(parts.logSink)];
+  const { dir } = brokerPaths(parts.options.dataDir);
   /** Runs a decision in the next batch; one that is a refusal is thrown once the batch is through. */
   const decide = async <T>(step: (at: Instant) => T | MeshError): Promise<T> => {
     const outcome = await writer.submit(() => step(instantOf(clock)));
@@ -242,7 +251,7 @@ function assemble(
       version,
       uptime_s: Math.floor((clock.monotonicMs() - startedMs) / 1000),
       connections: exchange.connectionCount,
-      problems: upkeep.problems,
+      problems: problems(),
     }),
     async createMesh(request) {
       const made = await decide((at) => createMesh(request, store, bounds, newId, at));
@@ -256,9 +265,33 @@ function assemble(
       exchange.perform(core.joined(joined));
       return joined;
     },
-    onFault: (error) => log("error", "a request failed", { code: error.code, error: error.message }),
+    tallies: core.tallies,
+    async metrics() {
+      const { answerMetrics } = await import("~/broker/metrics");
+      return await answerMetrics({
+        core,
+        store,
+        writer,
+        dir,
+        startedAtMs,
+        nowMs: clock.now(),
+        problems: problems(),
+      });
+    },
+    onFault: (error) => log("error", "a request failed", { code: error.code, error: faultOf(error) }),
   });
-  return { exchange, counters: core.counters, upkeep, fetch: (request) => app.fetch(request) };
+  const fetch = async (request: Request): Promise<Response> => {
+    const response = await app.fetch(request);
+    core.tallies.requestEnded(new URL(request.url).pathname, response.status);
+    return response;
+  };
+  return { exchange, counters: core.counters, upkeep, fetch };
+}
+
+function logProblems(sink: LogSink | undefined): { code: string; message: string }[] {
+  if (sink?.problem === undefined) return [];
+  const { code, message, hint } = sink.problem;
+  return [{ code, message: `${message}. ${hint}` }];
 }
 
 /** Begins; what is returned ends it, and resolves when it has ended. */
@@ -315,9 +348,9 @@ function listen(
         ping: (ws) => exchange.heard(ws.data.id),
         pong: (ws) => exchange.heard(ws.data.id),
         drain: (ws) => exchange.drained(ws.data.id),
-        close: (ws) => exchange.closed(ws.data.id),
+        close: (ws, code) => exchange.closed(ws.data.id, code),
         error(error, ws) {
-          log("error", "a connection could not be handled", { error: messageOf(error) });
+          log("error", "a connection could not be handled", { error: faultOf(error) });
           ws.terminate();
         },
       },

@@ -46,6 +46,16 @@ const memberColumns = "member, member_id, mesh, pubkey, display_name, role, remo
 const inviteColumns =
   "invite, invite_id, mesh, public_key, role, expires_at, max_uses, uses, text, signature, revoked_at";
 
+export interface Totals {
+  meshes: number;
+  /** Present ones. */
+  members: number;
+  /** Deliveries that are not acknowledged. */
+  queued: number;
+  /** When the message was accepted that has waited longest. */
+  oldestQueuedAt: number | undefined;
+}
+
 /** How many recipients' queue lengths are remembered before all are counted anew. */
 const queueLengthsMax = 100_000;
 
@@ -307,6 +317,19 @@ export class Store {
     return true;
   }
 
+  /** How many there are of everything, over all meshes. Looks at all that waits, and so is for whoever watches the broker. */
+  totals(): Totals {
+    const queued = this.#statements.countQueued.get();
+    const oldestSeq = queued?.oldest_seq ?? undefined;
+    return {
+      meshes: this.countMeshes(),
+      members: this.#statements.countAllMembers.get()?.n ?? 0,
+      queued: queued?.n ?? 0,
+      oldestQueuedAt:
+        oldestSeq === undefined ? undefined : this.#statements.acceptedAt.get(oldestSeq)?.created_at,
+    };
+  }
+
   // ── Upkeep: each call looks at a page of rows, `limit` at most ────────────────────────────────────────────────────
 
   /**
@@ -480,6 +503,11 @@ function prepareStatements(db: Database) {
       `UPDATE deliveries SET delivered_at = ?1
        WHERE recipient = ?2 AND seq = (SELECT seq FROM messages WHERE message_id = ?3) AND delivered_at IS NULL`,
     ),
+    countQueued: query<Count & { oldest_seq: number | null }, []>(
+      "SELECT count(*) AS n, min(seq) AS oldest_seq FROM deliveries INDEXED BY undelivered WHERE delivered_at IS NULL",
+    ),
+    acceptedAt: query<{ created_at: number }, [number]>("SELECT created_at FROM messages WHERE seq = ?1"),
+    countAllMembers: query<Count, []>("SELECT count(*) AS n FROM members WHERE removed_at IS NULL"),
     dropDeliveries: command<[number]>("DELETE FROM deliveries WHERE recipient = ?1 AND delivered_at IS NULL"),
 
     oldWhole: query<OldMessage & { waits: 0 | 1 }, [number, number, number, number]>(

@@ -10,8 +10,8 @@ import { cutoffsOf, type Settings } from "~/broker/settings";
 import type { Store } from "~/broker/sqlite";
 import type { Clock } from "~/clock";
 import type { Writer } from "~/disk/writer";
-import { messageOf } from "~/errors";
 import type { Log } from "~/log";
+import { faultOf } from "~/wire/fault";
 import type { BrokerHealth } from "~/wire/membership";
 
 export type Problem = BrokerHealth["problems"][number];
@@ -86,7 +86,7 @@ export class Upkeep {
       const problems = await run();
       if (problems !== undefined) this.#problems.set(task, problems);
     } catch (error) {
-      const why = messageOf(error);
+      const why = faultOf(error);
       this.#log("error", `the broker's ${task} could not be finished`, { error: why });
       const message = `the last ${task} could not be finished: ${why}`;
       this.#problems.set(task, [{ code: `${task}_failed`, message }]);

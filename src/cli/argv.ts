@@ -4,8 +4,8 @@
  */
 import { parseArgs } from "node:util";
 import type { Arg, Args, Values } from "~/cli/command";
-import { closest } from "~/cli/suggestion";
 import { MeshError } from "~/errors";
+import { closest } from "~/wire/suggestion";
 
 export const usageError = (message: string, hint?: string): MeshError =>
   new MeshError("usage", message, { hint });

@@ -7,6 +7,21 @@ import { parseArgv } from "~/cli/argv";
 import type { Output } from "~/cli/output";
 import type { HostPaths } from "~/wire/paths";
 
+/** What a text stands for, so that a shell can complete it. Where its candidates come from: cli/completions/candidates.ts. */
+export type CompletionKind =
+  | "directory"
+  | "file"
+  | "inbox_id"
+  | "inbox_place"
+  | "member"
+  | "mesh"
+  | "outbox_id"
+  | "peer"
+  | "requeueable_id"
+  | "sent_id"
+  | "setting"
+  | "setting_value";
+
 type BooleanArg = BooleanArgDef & { type: "boolean" };
 type StringArg = StringArgDef & {
   type: "string";
@@ -14,9 +29,15 @@ type StringArg = StringArgDef & {
   multiple?: true;
   /** Throws `usage` saying what is wrong with the text, without naming the flag. */
   parse?: (text: string) => unknown;
+  completes?: CompletionKind;
 };
 type EnumArg = Omit<EnumArgDef, "type" | "options"> & { type: "enum"; options: readonly string[] };
-type PositionalArg = PositionalArgDef & { type: "positional"; required: boolean; parse?: never };
+type PositionalArg = PositionalArgDef & {
+  type: "positional";
+  required: boolean;
+  parse?: never;
+  completes?: CompletionKind;
+};
 
 export type Arg = BooleanArg | StringArg | EnumArg | PositionalArg;
 export type Args = Readonly<Record<string, Arg>>;
@@ -78,6 +99,8 @@ export interface Group {
   name: string;
   description: string;
   commands: Readonly<Record<string, () => Promise<Command | Group>>>;
+  /** Found when they are typed, and shown nowhere: what other programs call. */
+  hidden?: Readonly<Record<string, () => Promise<Command>>>;
 }
 
 export const isGroup = (node: Command | Group): node is Group => "commands" in node;

@@ -5,8 +5,24 @@ import { MeshError } from "~/errors";
 import type { HealthReply } from "~/wire/ipc";
 import { daemonPaths } from "~/wire/paths";
 
-export const daemonClient = ({ paths }: Host): Client =>
-  openClient({ socketPath: daemonPaths(paths.daemonDir).socket });
+/** What each run of a command was told already: a command may open several clients. */
+const toldTo = new WeakMap<Host, Set<string>>();
+
+export const daemonClient = (host: Host, { endsSkew = false } = {}): Client => {
+  const { socket, httpPort, token } = daemonPaths(host.paths.daemonDir);
+  return openClient({
+    socketPath: socket,
+    tcp: { port: httpPort, token },
+    endsSkew,
+    tell: async (text) => {
+      const told = toldTo.get(host) ?? new Set<string>();
+      toldTo.set(host, told);
+      if (told.has(text)) return;
+      told.add(text);
+      await host.out.note(text);
+    },
+  });
+};
 
 const healthTimeoutMs = 5_000;
 
@@ -20,7 +36,7 @@ export async function askHealth(
       const health = await client.call("health", { timeoutMs });
       if ("pid" in health) return health;
       throw new MeshError("incompatible_daemon", "the daemon does not show its health on its own socket", {
-        hint: "Restart it: claudemesh daemon down && claudemesh daemon up",
+        hint: "Restart it: claudemesh daemon restart",
       });
     } catch (error) {
       if (!(error instanceof MeshError)) throw error;

@@ -11,7 +11,12 @@ export const events = defineCommand({
   name: "events",
   description: "live events, until interrupted",
   args: {
-    since: { type: "string", valueHint: "ID", description: "first replay the stored events after this one" },
+    since: {
+      type: "string",
+      valueHint: "ID",
+      completes: "inbox_place",
+      description: "first replay the stored events after this one",
+    },
   },
   notes:
     "Stored events (message) have an id; give the last one seen with --since to miss none. A restart of the daemon is survived without loss.",
@@ -19,8 +24,8 @@ export const events = defineCommand({
   examples: ["claudemesh events --json", "claudemesh events --since 41"],
   async run({ since }, host) {
     const { out } = host;
-    const { socketPath } = daemonClient(host);
-    for await (const watched of watchEvents({ socketPath, since, signal: host.interrupted })) {
+    const { way } = daemonClient(host);
+    for await (const watched of watchEvents({ way, since, signal: host.interrupted })) {
       if (watched.kind === "event") await out.answer(watched.event, () => renderEvent(watched.event));
       else if (watched.kind === "open" && watched.again) await out.note("the daemon is back");
       else if (watched.kind === "lost") await out.note(`${watched.error.message}; trying again`);

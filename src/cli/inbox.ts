@@ -17,8 +17,13 @@ export const inbox = defineCommand({
   description: "read what arrived",
   args: {
     unread: { type: "boolean", description: "only what was not marked as read" },
-    from: { type: "string", valueHint: "PEER", description: "only from this member (name or key)" },
-    mesh: { type: "string", valueHint: "MESH", description: "only from this mesh" },
+    from: {
+      type: "string",
+      valueHint: "PEER",
+      completes: "peer",
+      description: "only from this member (name or key)",
+    },
+    mesh: { type: "string", valueHint: "MESH", completes: "mesh", description: "only from this mesh" },
     limit: {
       type: "string",
       valueHint: "N",
@@ -28,6 +33,7 @@ export const inbox = defineCommand({
     after: {
       type: "string",
       valueHint: "ID",
+      completes: "inbox_place",
       description: "instead of the newest, the oldest after this one (an id of --json, or next_cursor)",
     },
     ack: { type: "boolean", description: "mark what was shown as read, once it is printed" },
@@ -126,7 +132,7 @@ async function follow(first: InboxReply, { client, filter, ack, host }: Followin
     }
   };
   await show(first);
-  for await (const watched of watchEvents({ socketPath: client.socketPath, signal: host.interrupted })) {
+  for await (const watched of watchEvents({ way: client.way, signal: host.interrupted })) {
     if (watched.kind === "lost") {
       if (!isAway) await host.out.note(`the daemon is away (${watched.error.message}); waiting for it`);
       isAway = true;

@@ -1,13 +1,14 @@
 import { defineCommand } from "~/cli/command";
-import { defaultDisplayName, displayName, isFinal } from "~/cli/mesh/membership";
+import { defaultDisplayName, displayName } from "~/cli/mesh/membership";
 import { sayHowToReceive } from "~/cli/next-step";
 import { printableLine } from "~/cli/text";
-import { isoTime, systemClock } from "~/clock";
+import { systemClock } from "~/clock";
 import { type MeshEntry, readConfig, updateConfig, withMesh } from "~/identity/config";
-import { joinProof, parseInviteLink } from "~/identity/invite";
-import { type Attempt, beginAttempt } from "~/identity/pending";
-import { joinMesh } from "~/link/http";
-import { type Invite, inviteLinkPrefix } from "~/wire/membership";
+import { parseInviteLink } from "~/identity/invite";
+import { beginAttempt } from "~/identity/pending";
+import { inviteName, joinWith } from "~/link/admission";
+import { isFinal } from "~/link/failure";
+import { inviteLinkPrefix } from "~/wire/membership";
 
 export const join = defineCommand({
   name: "join",
@@ -40,11 +41,11 @@ export const join = defineCommand({
       );
       return;
     }
-    const attempt = beginAttempt(host.paths.configDir, ["join", subjectOf(invite, link)]);
+    const attempt = beginAttempt(host.paths.configDir, ["join", inviteName(invite, link)]);
     let mesh: MeshEntry;
     try {
       if (!attempt.isResumed) parseInviteLink(link, systemClock.now());
-      mesh = await joinWith(invite, link, attempt, name ?? defaultDisplayName(config));
+      mesh = await joinWith(invite, link, attempt, name ?? defaultDisplayName(config), systemClock.now());
     } catch (error) {
       if (isFinal(error)) attempt.end();
       throw error;
@@ -64,47 +65,3 @@ const answerOf = (mesh: MeshEntry): Record<string, unknown> => ({
   slug: mesh.slug,
   member_id: mesh.memberId,
 });
-
-const tokenOf = (link: string): string => link.trim().slice(inviteLinkPrefix.length);
-const subjectOf = (invite: Invite, link: string): string =>
-  invite.v === 3 ? invite.invite_id : tokenOf(link);
-
-async function joinWith(
-  invite: Invite,
-  link: string,
-  { pubkey, secretKey }: Attempt,
-  ownName: string,
-): Promise<MeshEntry> {
-  const timestamp = systemClock.now();
-  const { memberId } = await joinMesh(
-    invite.broker_url,
-    invite.v === 3
-      ? {
-          v: 3,
-          invite_id: invite.invite_id,
-          peer_pubkey: pubkey,
-          display_name: ownName,
-          timestamp,
-          proof: joinProof(invite, pubkey, timestamp),
-        }
-      : {
-          invite_token: tokenOf(link),
-          invite_payload: { ...invite },
-          peer_pubkey: pubkey,
-          display_name: ownName,
-        },
-  );
-  return {
-    meshId: invite.mesh_id,
-    memberId,
-    slug: invite.mesh_slug,
-    name: invite.mesh_slug,
-    pubkey,
-    secretKey,
-    brokerUrl: invite.broker_url,
-    joinedAt: isoTime(timestamp),
-    rootKey: invite.mesh_root_key,
-    inviteVersion: invite.v,
-    ownerPubkey: invite.owner_pubkey,
-  };
-}

@@ -1,6 +1,6 @@
 /**
  * What a command prints. Standard output is for the answer: one JSON value a line with `--json`, text without; everything
- * else goes to standard error. There is no colour, so nothing to switch off. Writes are awaited: a slow reader slows the
+ * else goes to standard error. No answer has colour but that of the doctor, on a terminal. Writes are awaited: a slow reader slows the
  * command down, and nothing is lost when the process ends.
  */
 import { systemCodeOf } from "~/errors";

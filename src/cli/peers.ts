@@ -7,7 +7,7 @@ export const peers = defineCommand({
   name: "peers",
   description: "who is there",
   args: {
-    mesh: { type: "string", valueHint: "MESH", description: "only this mesh" },
+    mesh: { type: "string", valueHint: "MESH", completes: "mesh", description: "only this mesh" },
     all: { type: "boolean", description: "with members that are away" },
   },
   exits: [3, 4, 5, 7],

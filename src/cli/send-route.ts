@@ -9,7 +9,7 @@ import { daemonClient } from "~/cli/daemon-client";
 import { type Client, openClient } from "~/client/client";
 import { systemClock } from "~/clock";
 import { MeshError } from "~/errors";
-import type { SendRequestInput } from "~/wire/ipc";
+import type { Ephemeral, SendRequestInput } from "~/wire/ipc";
 
 export type RouteName = "daemon" | "bridge" | "cold";
 
@@ -19,6 +19,8 @@ export interface Sent {
   route: RouteName;
   broker_message_id?: string;
   duplicate: boolean;
+  /** The daemon that has it keeps nothing beyond its own end. */
+  ephemeral?: Ephemeral;
   /** Whom to ask what became of it; the cold way leaves nobody. */
   client?: Client;
 }
@@ -77,15 +79,19 @@ async function sendThrough(
   let lost: MeshError | undefined;
   for (;;) {
     try {
-      const { client_message_id, status, duplicate, broker_message_id } = await client.call("send", {
-        body: request,
-        timeoutMs: remainingMs(),
-      });
+      const { client_message_id, status, duplicate, broker_message_id, ephemeral } = await client.call(
+        "send",
+        {
+          body: request,
+          timeoutMs: remainingMs(),
+        },
+      );
       return {
         client_message_id,
         status,
         route,
         ...(broker_message_id === undefined ? {} : { broker_message_id }),
+        ...(ephemeral === undefined ? {} : { ephemeral }),
         // Of our own repeat nobody needs to be told.
         duplicate: duplicate && lost === undefined,
         client,

@@ -15,11 +15,17 @@ export const send = defineCommand({
     to: {
       type: "positional",
       required: true,
+      completes: "peer",
       description: "a member's name, its key, or the first 8 or more digits of it",
     },
     message: { type: "positional", required: false, description: "the text; - reads standard input" },
-    file: { type: "string", valueHint: "FILE", description: "the text is in this file" },
-    mesh: { type: "string", valueHint: "MESH", description: "which mesh, if this host is in several" },
+    file: { type: "string", valueHint: "FILE", completes: "file", description: "the text is in this file" },
+    mesh: {
+      type: "string",
+      valueHint: "MESH",
+      completes: "mesh",
+      description: "which mesh, if this host is in several",
+    },
     priority: {
       type: "enum",
       options: ["now", "next", "low"],
@@ -36,6 +42,7 @@ export const send = defineCommand({
     "reply-to": {
       type: "string",
       valueHint: "ID",
+      completes: "inbox_id",
       description: "answers this message of the inbox",
     },
     id: {
@@ -87,6 +94,11 @@ export const send = defineCommand({
         ? { ...sent, ...(await waitForAcceptance(client, id, remainingMs())) }
         : sent;
     await host.out.answer(shown, () => renderSent(shown, args.to, duplicate));
+    if (shown.ephemeral !== undefined && shown.status !== "accepted") {
+      await host.out.note(
+        "note: the daemon is ephemeral, and what no broker has accepted ends with it. To be sure: --wait accepted",
+      );
+    }
   },
 });
 

@@ -8,6 +8,7 @@ import { dirname } from "node:path";
 import type { Host } from "~/cli/command";
 import { systemClock } from "~/clock";
 import { isErrorCode, MeshError, systemCodeOf } from "~/errors";
+import { heapCheckEveryMs } from "~/wire/limits";
 import type { HostPaths } from "~/wire/paths";
 
 const pollEveryMs = 25;
@@ -41,7 +42,12 @@ export async function startDetached({ what, args, logFile, host, timeoutMs }: De
   const child = spawn(executable, [...selfArgs, ...args, "--foreground", "--json"], {
     detached: true,
     stdio: ["ignore", "pipe", log.fd],
-    env: { ...host.env, ...absolute(host.paths) },
+    env: {
+      BUN_GC_TIMER_INTERVAL: String(heapCheckEveryMs),
+      ...host.env,
+      ...absolute(host.paths),
+      ...unmanaged,
+    },
     cwd: "/",
   });
   closeSync(log.fd);
@@ -74,6 +80,9 @@ export async function startDetached({ what, args, logFile, host, timeoutMs }: De
   child.unref();
   return pid;
 }
+
+/** What service managers tell their own processes: a server that we start belongs to none of them. */
+const unmanaged = { INVOCATION_ID: undefined, SYSTEMD_EXEC_PID: undefined, XPC_SERVICE_NAME: undefined };
 
 /** The child keeps no directory of ours busy, so what we were told relative to one must not be. */
 const absolute = (paths: HostPaths): Record<string, string> => ({

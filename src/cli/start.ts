@@ -5,11 +5,12 @@
 import { usageError } from "~/cli/argv";
 import { type Command, type Group, type Host, isGroup } from "~/cli/command";
 import { OutputClosed, openOutput } from "~/cli/output";
-import { closest } from "~/cli/suggestion";
 import { printable } from "~/cli/text";
 import { tree } from "~/cli/tree";
 import { asMeshError, errorBody, exitStatusOf, MeshError } from "~/errors";
+import { traceOf } from "~/wire/fault";
 import { hostPaths } from "~/wire/paths";
+import { closest } from "~/wire/suggestion";
 
 type Environment = Readonly<Record<string, string | undefined>>;
 type EndingSignal = "SIGINT" | "SIGTERM" | "SIGHUP";
@@ -65,7 +66,8 @@ async function find(
   if (word.startsWith("-")) {
     throw usageError(`unknown flag ${word}`, `Flags come after the command: ${prefix} COMMAND [FLAGS]`);
   }
-  const load = Object.hasOwn(group.commands, word) ? group.commands[word] : undefined;
+  const known = { ...group.hidden, ...group.commands };
+  const load = Object.hasOwn(known, word) ? known[word] : undefined;
   if (load === undefined) {
     const guess = closest(word, Object.keys(group.commands));
     throw usageError(
@@ -109,7 +111,7 @@ function renderError(error: MeshError, thrown: unknown, debug: boolean): string 
   return [
     `claudemesh: ${printable(error.message)}`,
     ...(hint === undefined ? [] : [`  hint: ${printable(hint)}`]),
-    ...(debug ? [Bun.inspect(thrown)] : []),
+    ...(debug ? [traceOf(thrown)] : []),
   ].join("\n");
 }
 

@@ -43,6 +43,13 @@ export function spanText(wholeSeconds: number): string {
   return `${Math.round(wholeSeconds / 86_400)} d`;
 }
 
+/** `512 bytes`, `64 kB`, `1.5 MB`. */
+export function byteCount(bytes: number): string {
+  if (bytes < 1000) return counted(bytes, "byte");
+  if (bytes < 1_000_000) return `${Math.round(bytes / 1000)} kB`;
+  return `${(bytes / 1_000_000).toFixed(1)} MB`;
+}
+
 /** Rows in aligned columns, two spaces apart; the last column is not padded. */
 export function columns(rows: readonly (readonly string[])[]): string {
   const widths: number[] = [];

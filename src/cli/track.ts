@@ -11,7 +11,7 @@ export const track = defineCommand({
   name: "track",
   description: "what became of a sent message",
   args: {
-    id: { type: "positional", required: true, description: "the id that send printed" },
+    id: { type: "positional", required: true, completes: "sent_id", description: "the id that send printed" },
     wait: {
       type: "enum",
       options: ["accepted"],

@@ -17,9 +17,21 @@ const daemon: Group = {
   commands: {
     up: () => import("~/cli/daemon/up").then(({ daemonUp }) => daemonUp),
     down: () => import("~/cli/daemon/down").then(({ daemonDown }) => daemonDown),
+    restart: () => import("~/cli/daemon/restart").then(({ daemonRestart }) => daemonRestart),
     status: () => import("~/cli/daemon/status").then(({ daemonStatus }) => daemonStatus),
     version: () => import("~/cli/daemon/version").then(({ daemonVersion }) => daemonVersion),
+    logs: () => import("~/cli/daemon/logs").then(({ daemonLogs }) => daemonLogs),
+    "rotate-token": () => import("~/cli/daemon/rotate-token").then(({ rotateToken }) => rotateToken),
+    recover: () => import("~/cli/daemon/recover").then(({ daemonRecover }) => daemonRecover),
+    backup: () => import("~/cli/daemon/backup").then(({ daemonBackup }) => daemonBackup),
+    restore: () => import("~/cli/daemon/restore").then(({ daemonRestore }) => daemonRestore),
     outbox: async () => daemonOutbox,
+    "install-service": () =>
+      import("~/cli/daemon/install-service").then(({ daemonInstallService }) => daemonInstallService),
+    "uninstall-service": () =>
+      import("~/cli/daemon/uninstall-service").then(({ daemonUninstallService }) => daemonUninstallService),
+    "accept-host": () => import("~/cli/daemon/accept-host").then(({ daemonAcceptHost }) => daemonAcceptHost),
+    remint: () => import("~/cli/daemon/remint").then(({ daemonRemint }) => daemonRemint),
   },
 };
 
@@ -47,6 +59,18 @@ const mesh: Group = {
   },
 };
 
+const config: Group = {
+  name: "config",
+  description: "the settings of this host's daemon",
+  commands: {
+    path: () => import("~/cli/config/path").then(({ configPath }) => configPath),
+    show: () => import("~/cli/config/show").then(({ configShow }) => configShow),
+    get: () => import("~/cli/config/get").then(({ configGet }) => configGet),
+    set: () => import("~/cli/config/set").then(({ configSet }) => configSet),
+    unset: () => import("~/cli/config/unset").then(({ configUnset }) => configUnset),
+  },
+};
+
 export const tree: Group = {
   name: "claudemesh",
   description: "durable messages between hosts",
@@ -62,6 +86,12 @@ export const tree: Group = {
     mesh: async () => mesh,
     daemon: async () => daemon,
     broker: async () => broker,
+    config: async () => config,
+    doctor: () => import("~/cli/doctor").then(({ doctor }) => doctor),
+    completions: () => import("~/cli/completions").then(({ completions }) => completions),
     version: () => import("~/cli/version").then(({ versionCommand }) => versionCommand),
+  },
+  hidden: {
+    complete: () => import("~/cli/complete").then(({ completeIn }) => completeIn(tree)),
   },
 };

@@ -4,7 +4,7 @@
  */
 import type { Verdict } from "~/link/answer";
 import type { OutboxStatus } from "~/wire/ipc";
-import { retryAfterMsMax, retryDelayMsMax, retryDelayMsMin, unrecognisedAttemptsMax } from "~/wire/limits";
+import { retryAfterMsMax } from "~/wire/limits";
 
 export type RowChange =
   | { to: "done"; brokerMessageId: string }
@@ -22,6 +22,15 @@ export interface AnsweredRow {
   first_sent_at: number | null;
 }
 
+/** What the settings and the broker say of how a message is tried again. */
+export interface RetryPolicy {
+  /** How long this broker's memory lets a message be tried, or less. */
+  maxAgeMs: number;
+  delayMsMin: number;
+  delayMsMax: number;
+  unrecognisedAttemptsMax: number;
+}
+
 /**
  * Whether the broker may have forgotten a row that it once got. Age counts from the first time on the wire: how long a row
  * waited for the broker to come back is not its fault, and no broker knows of it before then.
@@ -32,12 +41,12 @@ export const isOlderThan = (
   nowMs: number,
 ): boolean => row.first_sent_at !== null && nowMs - row.first_sent_at > maxAgeMs;
 
-/** `chance` is uniform in [0, 1). `maxAgeMs` is how long this broker's memory lets a message be tried. */
+/** `chance` is uniform in [0, 1). */
 export function stepAnswered(
   row: AnsweredRow,
   verdict: Verdict,
   nowMs: number,
-  maxAgeMs: number,
+  policy: RetryPolicy,
   chance: number,
 ): RowChange {
   if (verdict.kind === "accepted") {
@@ -56,11 +65,11 @@ export function stepAnswered(
     case "transient":
     case "unrecognised": {
       const attempts = row.attempts + 1;
-      if (verdict.kind === "unrecognised" && attempts >= unrecognisedAttemptsMax)
+      if (verdict.kind === "unrecognised" && attempts >= policy.unrecognisedAttemptsMax)
         return { to: "dead", lastError: verdict.why };
-      if (isOlderThan(maxAgeMs, row, nowMs)) return { to: "dead", lastError: "expired" };
+      if (isOlderThan(policy.maxAgeMs, row, nowMs)) return { to: "dead", lastError: "expired" };
       const asked = verdict.kind === "transient" ? (verdict.retryAfterMs ?? 0) : 0;
-      const delayMs = Math.max(Math.min(asked, retryAfterMsMax), retryDelayMs(attempts, chance));
+      const delayMs = Math.max(Math.min(asked, retryAfterMsMax), retryDelayMs(attempts, policy, chance));
       return { to: "pending", attempts, retryAtMs: nowMs + delayMs, lastError: verdict.why };
     }
   }
@@ -70,7 +79,11 @@ export function stepAnswered(
  * Exponential backoff with full jitter
  * (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/), never under the smallest delay.
  */
-export function retryDelayMs(attempts: number, chance: number): number {
-  const ceiling = Math.min(retryDelayMsMax, retryDelayMsMin * 2 ** Math.min(attempts, 20));
-  return Math.round(retryDelayMsMin + (ceiling - retryDelayMsMin) * chance);
+export function retryDelayMs(
+  attempts: number,
+  { delayMsMin, delayMsMax }: Pick<RetryPolicy, "delayMsMin" | "delayMsMax">,
+  chance: number,
+): number {
+  const ceiling = Math.min(delayMsMax, delayMsMin * 2 ** Math.min(attempts, 20));
+  return Math.round(delayMsMin + (ceiling - delayMsMin) * chance);
 }

@@ -8,9 +8,13 @@ import type { Inbox } from "~/daemon/db/inbox";
 import type { Outbox } from "~/daemon/db/outbox";
 import { Drain } from "~/daemon/drain";
 import { EventHub } from "~/daemon/events";
+import type { LocalToken } from "~/daemon/local-token";
 import { Meshes } from "~/daemon/meshes";
+import { type Origin, plainOrigin } from "~/daemon/origin";
 import type { DaemonParts } from "~/daemon/parts";
 import { Profile } from "~/daemon/profile";
+import { Retention } from "~/daemon/retention";
+import { Tallies } from "~/daemon/tallies";
 import { Writer } from "~/disk/writer";
 import type { Sealer } from "~/identity/sealer";
 import type { Connect } from "~/link/socket";
@@ -33,11 +37,19 @@ export interface Ground {
   configFile: string;
   /** The settings as they are now: they may change while the daemon runs. */
   settings(): Settings;
+  /** What is wrong with their file. Default: nothing. */
+  settingsProblems?(): Problem[];
+  /** Their file, beside config.json, and whom to tell when it may have changed. Default: there is none. */
+  settingsFile?: { path: string; mayHaveChanged(): void };
   /** The token of the TCP listener. */
-  token: string;
+  token: LocalToken;
+  /** What is wrong with the log. Default: nothing is known. */
+  logProblems?(): Problem[];
   /** Names this run towards the broker. */
   sessionId: string;
   startProblems: Problem[];
+  /** How it came to be. Default: without flags, and managed by nobody. */
+  origin?: Origin;
 }
 
 /** Nothing runs yet: `meshes.start()` begins. */
@@ -48,13 +60,30 @@ export function assemble(ground: Ground): DaemonParts {
   const hub = new EventHub();
   const profile = new Profile(ground.directoryStore);
   const changed = (clientMessageId: string) => hub.announce({ kind: "outbox", clientMessageId });
-  const drain = new Drain({ outbox, writer: outboxWriter, clock, chance, log, changed });
+  const drain = new Drain({
+    outbox,
+    writer: outboxWriter,
+    clock,
+    chance,
+    log,
+    settings: ground.settings,
+    changed,
+  });
   const meshes = new Meshes({
     configFile,
     outbox,
     outboxWriter,
     changed,
     parts: { ...ground, drain, inboxWriter, hub, profile },
+    alsoWatched: ground.settingsFile,
+  });
+  const retention = new Retention({
+    outbox: { store: outbox, writer: outboxWriter },
+    inbox: { store: inbox, writer: inboxWriter },
+    clock,
+    settings: ground.settings,
+    log,
+    isClockDoubted: () => meshes.sessions.some(({ status }) => status.why?.startsWith("clock_skew") === true),
   });
   return {
     clock,
@@ -67,9 +96,14 @@ export function assemble(ground: Ground): DaemonParts {
     drain,
     hub,
     profile,
+    retention,
+    tallies: new Tallies(),
     settings: ground.settings,
+    settingsProblems: () => ground.settingsProblems?.() ?? [],
     token: ground.token,
+    logProblems: () => ground.logProblems?.() ?? [],
     startedAtMs: clock.now(),
+    origin: ground.origin ?? plainOrigin,
     startProblems: ground.startProblems,
   };
 }

@@ -7,7 +7,6 @@ import type { MeshSession } from "~/daemon/mesh-session";
 import type { Meshes } from "~/daemon/meshes";
 import { MeshError } from "~/errors";
 import { memberFound } from "~/identity/members";
-import { directoryWaitMs } from "~/wire/limits";
 import { memberOf } from "~/wire/outgoing";
 
 export interface Destination {
@@ -35,7 +34,7 @@ export async function resolveDestination(
     });
   }
   if (second === undefined) return resolveIn(only, text, to);
-  await Promise.all(sessions.map((session) => session.directoryFetched(directoryWaitMs)));
+  await Promise.all(sessions.map((session) => session.directoryFetched()));
   const knowing = sessions.filter((session) => session.directory.resolve(text).kind !== "unknown");
   const [found] = knowing;
   if (found !== undefined && knowing.length === 1) return resolveIn(found, text, to);
@@ -51,7 +50,7 @@ export async function resolveDestination(
 }
 
 async function resolveIn(session: MeshSession, text: string, to: string): Promise<Destination> {
-  if (!(await session.directoryFetched(directoryWaitMs))) {
+  if (!(await session.directoryFetched())) {
     throw new MeshError(
       "directory_unavailable",
       `the members of ${session.mesh.slug} were never fetched, and its broker is out of reach`,
@@ -63,7 +62,7 @@ async function resolveIn(session: MeshSession, text: string, to: string): Promis
   let resolution = session.directory.resolve(text);
   if (resolution.kind === "unknown") {
     // Whoever joined a moment ago may not have been heard of yet.
-    await session.refreshDirectory(directoryWaitMs);
+    await session.refreshDirectory();
     resolution = session.directory.resolve(text);
   }
   const member = memberFound(resolution, to, session.mesh.slug);

@@ -4,23 +4,19 @@
  * polls. Invariant: within a lane, what leaves first was accepted first.
  */
 import type { Clock, Timer } from "~/clock";
-import { isOlderThan, type RowChange, stepAnswered } from "~/daemon/answer";
+import { isOlderThan, type RetryPolicy, type RowChange, stepAnswered } from "~/daemon/answer";
 import type { Outbox, OutboxRow, SendableRow } from "~/daemon/db/outbox";
 import { type Lane, Lanes } from "~/daemon/lanes";
 import type { Writer } from "~/disk/writer";
-import { messageOf } from "~/errors";
 import { readAnswer, type Verdict } from "~/link/answer";
 import type { BrokerTerms } from "~/link/negotiate";
+import type { LinkEnd } from "~/link/state";
 import type { Log } from "~/log";
+import { Tally } from "~/metrics/tally";
+import type { Settings } from "~/settings/knobs";
 import type { AckFrame, ClientFrameInput } from "~/wire/broker";
-import {
-  answerTimeoutMs,
-  laneBurstMessagesMax,
-  retryAfterMsMax,
-  retryDelayMsMin,
-  sendWindowBytesMax,
-  sendWindowMessagesMax,
-} from "~/wire/limits";
+import { faultOf } from "~/wire/fault";
+import { drainPauseMs, laneBurstMessagesMax, retryAfterMsMax } from "~/wire/limits";
 import { encodeSealed } from "~/wire/sealed";
 import type { Priority } from "~/wire/text";
 
@@ -30,9 +26,9 @@ export interface Port {
   send(frame: ClientFrameInput): boolean;
   readonly bufferedBytes: number;
   /** Connects anew at once: what the broker remembers of this connection is in the way. */
-  reconnect(why: string): void;
+  reconnect(why: string, end: LinkEnd): void;
   /** Gives this connection up; the next one comes after the usual pause. */
-  drop(why: string): void;
+  drop(why: string, end: LinkEnd): void;
 }
 
 export interface DrainOptions {
@@ -41,6 +37,7 @@ export interface DrainOptions {
   clock: Clock;
   chance(): number;
   log: Log;
+  settings(): Settings;
   /** A row changed for good or for now; called after the commit. */
   changed(clientMessageId: string): void;
 }
@@ -74,16 +71,30 @@ interface Taken {
   lanes: Map<Lane, Route>;
 }
 
+/** What brokers answered to sends; `none` when the link closed before they did. */
+const answerKinds = [
+  "created",
+  "duplicate",
+  "reused",
+  "permanent",
+  "transient",
+  "held",
+  "unrecognised",
+  "none",
+] as const;
+
 export class Drain {
+  readonly answers = new Tally(answerKinds);
   readonly #options: DrainOptions;
   readonly #routes = new Map<string, Route>();
+  #held = false;
 
   constructor(options: DrainOptions) {
     this.#options = options;
     options.writer.addTail(
-      () => this.#fill(),
+      () => (this.#held ? undefined : this.#fill()),
       () => {
-        for (const route of this.#routes.values()) this.#wakeAfter(route, retryDelayMsMin);
+        for (const route of this.#routes.values()) this.#wakeAfter(route, drainPauseMs);
       },
     );
   }
@@ -110,8 +121,8 @@ export class Drain {
         route.ready = true;
       })
       .catch((error: unknown) => {
-        log("error", "drain_attach_failed", { mesh, error: messageOf(error) });
-        if (this.#routes.get(mesh) === route) port.drop("the outbox could not be read");
+        log("error", "drain_attach_failed", { mesh, error: faultOf(error) });
+        if (this.#routes.get(mesh) === route) port.drop("the outbox could not be read", "storage");
       });
   }
 
@@ -122,12 +133,33 @@ export class Drain {
     this.#routes.delete(mesh);
     route.timer?.cancel();
     route.timeout?.cancel();
+    for (const { sentAtMs } of route.flying.values()) if (sentAtMs !== undefined) this.answers.add("none");
     if (route.flying.size === 0) return;
     const { outbox, writer, log } = this.#options;
     writer
       .submit(() => outbox.putBackInflight(mesh))
       // The next attach does the same again, so nothing is lost by this.
-      .catch((error: unknown) => log("error", "drain_detach_failed", { mesh, error: messageOf(error) }));
+      .catch((error: unknown) => log("error", "drain_detach_failed", { mesh, error: faultOf(error) }));
+  }
+
+  /** The window may be wider now, and the time for an answer shorter. */
+  settingsChanged(): void {
+    for (const route of this.#routes.values()) {
+      if (route.timeout === undefined) continue;
+      route.timeout.cancel();
+      this.#watchAnswers(route);
+    }
+    this.#options.writer.wake();
+  }
+
+  /** Nothing leaves any more; answers to what has left are still taken. */
+  hold(): void {
+    this.#held = true;
+  }
+
+  /** How many messages have left, and have no answer on disk yet. */
+  get onTheWire(): number {
+    return [...this.#routes.values()].reduce((sum, route) => sum + route.flying.size, 0);
   }
 
   /** A row was just inserted, in the transaction that is still open. */
@@ -142,6 +174,7 @@ export class Drain {
     if (id === undefined || route === undefined) return;
     const { writer, clock, log, changed } = this.#options;
     const verdict = readAnswer(ack);
+    this.answers.add(kindOf(verdict));
     writer
       .submit(() => {
         const change = this.#applyAnswer(mesh, id, verdict, route.terms, clock.now());
@@ -156,8 +189,8 @@ export class Drain {
           if (change.to !== "unchanged") changed(id);
         },
         (error: unknown) => {
-          log("error", "answer_not_stored", { mesh, client_message_id: id, error: messageOf(error) });
-          if (this.#routes.get(mesh) === route) route.port.drop("an answer could not be stored");
+          log("error", "answer_not_stored", { mesh, client_message_id: id, error: faultOf(error) });
+          if (this.#routes.get(mesh) === route) route.port.drop("an answer could not be stored", "storage");
         },
       );
   }
@@ -171,7 +204,7 @@ export class Drain {
       log("warn", "answer_to_unknown_message", { mesh, client_message_id: id });
       return { to: "unchanged" };
     }
-    const change = stepAnswered(row, verdict, nowMs, terms.maxAgeMs, chance());
+    const change = stepAnswered(row, verdict, nowMs, this.#policy(terms), chance());
     switch (change.to) {
       case "done":
         outbox.markDone(row.seq, change.brokerMessageId, nowMs);
@@ -229,12 +262,13 @@ export class Drain {
     const { outbox, clock } = this.#options;
     const nowMs = clock.now();
     lane.settling = false;
+    const { maxAgeMs } = this.#policy(route.terms);
     const most = route.terms.lanes ? Math.min(laneBurstMessagesMax, this.#room(route)) : 1;
     const rows = outbox.pendingOfLane(route.mesh, lane.target, most + 1);
     let passed = 0;
     for (const row of rows) {
       if (passed >= most || this.#room(route) <= 0) break;
-      if (isOlderThan(route.terms.maxAgeMs, row, nowMs)) {
+      if (isOlderThan(maxAgeMs, row, nowMs)) {
         outbox.markDead(row.seq, "expired");
         expired.push(row.client_message_id);
         passed++;
@@ -244,7 +278,9 @@ export class Drain {
       if (awaitedId !== undefined && awaitedId !== row.client_message_id) {
         // The row that the broker waits for will not come again; only a new connection makes it forget.
         lane.awaitedId = undefined;
-        queueMicrotask(() => route.port.reconnect("the row that the broker holds a lane for was withdrawn"));
+        queueMicrotask(() =>
+          route.port.reconnect("the row that the broker holds a lane for was withdrawn", "lane"),
+        );
         return;
       }
       outbox.markInflight(row.seq, nowMs);
@@ -276,7 +312,7 @@ export class Drain {
     const nowMs = this.#options.clock.monotonicMs();
     for (const [{ target }, route] of lanes) {
       const lane = route.lanes.enter(target);
-      lane.retryAtMs = Math.max(lane.retryAtMs, nowMs + retryDelayMsMin);
+      lane.retryAtMs = Math.max(lane.retryAtMs, nowMs + drainPauseMs);
       route.lanes.offer(target, "next", nowMs);
     }
   }
@@ -350,7 +386,7 @@ export class Drain {
       if (route.terms.lanes) lane.awaitedId ??= id;
     } else if (lane.awaitedId === undefined) {
       // Held for a refusal that we were never told of: go on, but not in a tight circle.
-      lane.retryAtMs = Math.max(lane.retryAtMs, this.#options.clock.monotonicMs() + retryDelayMsMin);
+      lane.retryAtMs = Math.max(lane.retryAtMs, this.#options.clock.monotonicMs() + drainPauseMs);
     }
   }
 
@@ -362,6 +398,7 @@ export class Drain {
       route.timeout = undefined;
       return;
     }
+    const answerTimeoutMs = this.#options.settings()["delivery.answer_timeout_s"] * 1000;
     const waitedMs = oldest.sentAtMs === undefined ? 0 : clock.monotonicMs() - oldest.sentAtMs;
     // What has not left this host cannot have been answered: a slow network is not a silent broker.
     if (waitedMs >= answerTimeoutMs && route.port.bufferedBytes > 0) {
@@ -369,7 +406,7 @@ export class Drain {
       return;
     }
     if (waitedMs >= answerTimeoutMs) {
-      route.port.drop(`no answer to a message in ${answerTimeoutMs / 1000} s`);
+      route.port.drop(`no answer to a message in ${answerTimeoutMs / 1000} s`, "no_answer");
       return;
     }
     route.timeout = clock.after(answerTimeoutMs - waitedMs, () => this.#watchAnswers(route));
@@ -380,7 +417,7 @@ export class Drain {
     const laterMs = at === undefined ? undefined : at - this.#options.clock.monotonicMs();
     // With nothing on the wire no answer will tell that the socket's buffer has emptied.
     const isChoked = route.flying.size === 0 && route.lanes.size > 0 && this.#room(route) <= 0;
-    if (isChoked) this.#wakeAfter(route, Math.min(laterMs ?? retryDelayMsMin, retryDelayMsMin));
+    if (isChoked) this.#wakeAfter(route, Math.min(laterMs ?? drainPauseMs, drainPauseMs));
     else if (laterMs !== undefined) this.#wakeAfter(route, laterMs);
     else {
       route.timer?.cancel();
@@ -394,8 +431,21 @@ export class Drain {
   }
 
   #room(route: Route): number {
-    if (route.flyingBytes + route.port.bufferedBytes >= sendWindowBytesMax) return 0;
-    return sendWindowMessagesMax - route.flying.size;
+    const settings = this.#options.settings();
+    const bytes = route.flyingBytes + route.port.bufferedBytes;
+    if (bytes >= settings["delivery.window_bytes_max"]) return 0;
+    return settings["delivery.window_messages_max"] - route.flying.size;
+  }
+
+  #policy(terms: BrokerTerms): RetryPolicy {
+    const settings = this.#options.settings();
+    const asked = settings["delivery.max_age_h"];
+    return {
+      maxAgeMs: asked === null ? terms.maxAgeMs : Math.min(asked * hourMs, terms.maxAgeMsMax ?? Infinity),
+      delayMsMin: settings["delivery.retry_delay_ms_min"],
+      delayMsMax: settings["delivery.retry_delay_s_max"] * 1000,
+      unrecognisedAttemptsMax: settings["delivery.unrecognised_attempts_max"],
+    };
   }
 
   #logAnswer(row: OutboxRow, verdict: Verdict, change: RowChange): void {
@@ -407,11 +457,21 @@ export class Drain {
         history_gone: verdict.historyGone,
       });
     }
-    if (change.to === "dead") log("warn", "message_dead", { ...about, last_error: change.lastError });
+    if (change.to === "dead") log("warn", "message_dead", { ...about, reason: codeIn(change.lastError) });
     if (verdict.kind === "unrecognised")
-      log("warn", "answer_not_recognised", { ...about, answer: verdict.why });
+      log("warn", "answer_not_recognised", { ...about, reason: codeIn(verdict.why) });
   }
 }
+
+/** The broker's words may repeat what it was sent; they stay with the row (`daemon outbox show`), and the log has the code. */
+const codeIn = (why: string): string => /^[a-z][a-z0-9_]{0,63}(?=:|$)/.exec(why)?.[0] ?? "other";
+
+const hourMs = 3600 * 1000;
+
+const kindOf = (verdict: Verdict): Exclude<(typeof answerKinds)[number], "none"> => {
+  if (verdict.kind !== "accepted") return verdict.kind;
+  return verdict.duplicate ? "duplicate" : "created";
+};
 
 type Refusal = Extract<Verdict, { kind: "transient" | "unrecognised" | "held" }>;
 

@@ -2,10 +2,11 @@
 import { isoTime } from "~/clock";
 import type { Outbox } from "~/daemon/db/outbox";
 import type { MeshSession } from "~/daemon/mesh-session";
+import type { Manager } from "~/daemon/origin";
 import type { DaemonParts } from "~/daemon/parts";
 import type { Writer } from "~/disk/writer";
 import type { HealthReply, Problem } from "~/wire/ipc";
-import { lanesInHealthMax, laneWaitingMsMax } from "~/wire/limits";
+import { lanesInHealthMax } from "~/wire/limits";
 
 export function healthOf(parts: DaemonParts): HealthReply {
   const nowMs = parts.clock.now();
@@ -28,13 +29,22 @@ export function healthOf(parts: DaemonParts): HealthReply {
     problems: [
       ...parts.startProblems,
       ...(parts.meshes.problem === undefined ? [] : [parts.meshes.problem]),
+      ...parts.settingsProblems(),
       ...parts.meshes.sessions.flatMap(linkProblems),
       ...[parts.outboxWriter, parts.inboxWriter].flatMap(storageProblems),
-      ...waitingProblems(lanes, nowMs),
+      ...waitingProblems(lanes, nowMs, parts.settings()["delivery.waiting_warning_minutes"] * 60_000),
       ...inboxProblems(parts),
+      ...parts.logProblems(),
+      ...parts.retention.problems,
     ],
+    started_with: [...parts.origin.startedWith],
+    managed_by: parts.origin.manager?.kind ?? null,
+    ...managed(parts.origin.manager),
   };
 }
+
+const managed = (manager: Manager | null): Pick<HealthReply, "managed_unit" | "managed_scope"> =>
+  manager === null ? {} : { managed_unit: manager.unit, managed_scope: manager.scope };
 
 function linkHealth({ status }: MeshSession): HealthReply["meshes"][string] {
   return {
@@ -65,7 +75,7 @@ function linkProblems(session: MeshSession): Problem[] {
         {
           code: "identity_in_use",
           message: `${slug}: ${why}`,
-          hint: "If this is a copy of another host, leave the mesh here and join with an invite of its own.",
+          hint: "If this is a copy of another host: claudemesh daemon down, then claudemesh daemon remint --force.",
         },
       ];
     case "removed":
@@ -101,6 +111,9 @@ function linkProblems(session: MeshSession): Problem[] {
 
 function hintForRefusal(why: string): string {
   if (why.startsWith("clock_skew")) return "Set this host's clock: timedatectl set-ntp true";
+  const own = ["delivery.max_age_h", "link.required_features"].find((name) => why.includes(name));
+  if (own !== undefined && why.startsWith("feature_"))
+    return `Upgrade the broker, or ask less of it: claudemesh config unset ${own}`;
   if (why.startsWith("feature_"))
     return "The mesh was made with a claudemesh broker; put one back, or upgrade it.";
   return "claudemesh mesh list shows the membership; ask the mesh's owner.";
@@ -112,9 +125,9 @@ function storageProblems({ trouble }: Writer): Problem[] {
   return [{ code, message, ...(hint === undefined ? {} : { hint }) }];
 }
 
-function waitingProblems(lanes: ReturnType<Outbox["laneHeads"]>, nowMs: number): Problem[] {
+function waitingProblems(lanes: ReturnType<Outbox["laneHeads"]>, nowMs: number, longMs: number): Problem[] {
   return lanes
-    .filter((row) => nowMs - row.enqueued_at > laneWaitingMsMax)
+    .filter((row) => nowMs - row.enqueued_at > longMs)
     .slice(0, lanesInHealthMax)
     .map((row) => ({
       code: "message_waits_long",

@@ -8,12 +8,14 @@ import type { Clock } from "~/clock";
 import type { Inbox, ProblemRow } from "~/daemon/db/inbox";
 import type { Directory } from "~/daemon/directory";
 import type { Writer } from "~/disk/writer";
-import { messageOf } from "~/errors";
 import type { MeshEntry } from "~/identity/config";
-import { type Letter, openLetter, type ProblemReason } from "~/identity/envelope";
+import { type Letter, openLetter, type ProblemReason, problemReasons } from "~/identity/envelope";
 import type { Sealer } from "~/identity/sealer";
+import type { LinkEnd } from "~/link/state";
 import type { Log } from "~/log";
+import { Tally } from "~/metrics/tally";
 import { type ClientFrameInput, PushFrame, parseBrokerFrame } from "~/wire/broker";
+import { faultOf } from "~/wire/fault";
 import { problemRetriesMax, pushesWaitingMax } from "~/wire/limits";
 
 export interface InboundOptions {
@@ -34,7 +36,26 @@ export interface InboundOptions {
 /** The connection that pushes come from and acknowledgements go to. */
 export interface PushConnection {
   send(frame: ClientFrameInput): boolean;
-  drop(why: string): void;
+  drop(why: string, end: LinkEnd): void;
+}
+
+/** What came of the pushes, counted once it was on disk. */
+export class Arrivals {
+  readonly messages = new Tally(["new", "duplicate"]);
+  readonly problems = new Tally(problemReasons);
+
+  add(arrival: Arrival): void {
+    if (arrival === "new" || arrival === "duplicate") this.messages.add(arrival);
+    else this.problems.add(arrival);
+  }
+}
+
+type Arrival = "new" | "duplicate" | ProblemReason;
+
+/** What one transaction did: whether there is a new message by it, and what it adds to the arrivals. */
+export interface Stored {
+  isNew: boolean;
+  arrivals: Arrival[];
 }
 
 type Judgement =
@@ -42,7 +63,10 @@ type Judgement =
   | { ok: false; reason: ProblemReason };
 
 export class Inbound {
+  readonly arrivals = new Arrivals();
   readonly #options: InboundOptions;
+  /** Of the job that runs at the moment. */
+  #arrivals: Arrival[] = [];
 
   constructor(options: InboundOptions) {
     this.#options = options;
@@ -51,6 +75,18 @@ export class Inbound {
   /** One intake for one connection: after a push that could not be stored, it takes none. */
   open(connection: PushConnection): Intake {
     return new Intake(this, this.#options, connection);
+  }
+
+  /** Runs a job inside a transaction, and notes what it adds to the arrivals if that is committed. */
+  noting(job: () => boolean): Stored {
+    this.#arrivals = [];
+    const isNew = job();
+    return { isNew, arrivals: this.#arrivals };
+  }
+
+  /** What was noted is on disk. */
+  count({ arrivals }: Stored): void {
+    for (const arrival of arrivals) this.arrivals.add(arrival);
   }
 
   /** Stores a push that fits its schema; true when there is a new message by it. To be called inside a transaction. */
@@ -69,7 +105,7 @@ export class Inbound {
   /** Keeps a push that does not even fit its schema. To be called inside a transaction. */
   storeMalformed(messageId: string, push: unknown): void {
     const { mesh, inbox, clock, newId } = this.#options;
-    inbox.insertProblem({
+    const isNew = inbox.insertProblem({
       id: newId(),
       mesh: mesh.meshId,
       broker_message_id: messageId,
@@ -80,6 +116,7 @@ export class Inbound {
       push: JSON.stringify(push),
       received_at: clock.now(),
     });
+    if (isNew) this.#arrivals.push("frame_malformed");
   }
 
   /** Tries the stored problems of this mesh again; resolves with how many became messages. */
@@ -87,11 +124,17 @@ export class Inbound {
     const { inbox, mesh, writer, stored, log } = this.#options;
     let solved = 0;
     for (let after = 0; inbox.problemsAfter(after, mesh.meshId, 1).length > 0; ) {
-      solved += await writer.submit(() => {
-        const page = inbox.problemsAfter(after, mesh.meshId, problemRetriesMax);
-        after = page.at(-1)?.seq ?? after;
-        return this.#retryAll(page);
-      });
+      let inPage = 0;
+      const stored = await writer.submit(() =>
+        this.noting(() => {
+          const page = inbox.problemsAfter(after, mesh.meshId, problemRetriesMax);
+          after = page.at(-1)?.seq ?? after;
+          inPage = this.#retryAll(page);
+          return inPage > 0;
+        }),
+      );
+      this.count(stored);
+      solved += inPage;
     }
     if (solved > 0) {
       log("info", "problems_solved", { mesh: mesh.slug, count: solved });
@@ -140,6 +183,7 @@ export class Inbound {
       priority: push.priority,
       receivedAt: clock.now(),
     });
+    this.#arrivals.push(seq === undefined ? "duplicate" : "new");
     return seq !== undefined;
   }
 
@@ -156,6 +200,7 @@ export class Inbound {
       push: JSON.stringify(push),
       received_at: clock.now(),
     });
+    if (isNew) this.#arrivals.push(reason);
     if (isNew)
       log("warn", "push_not_understood", { mesh: mesh.slug, broker_message_id: push.messageId, reason });
   }
@@ -196,21 +241,23 @@ export class Intake {
   #store(messageId: string, clientMessageId: string | undefined, job: () => boolean): void {
     if (this.#closed) return;
     if (this.#waiting >= pushesWaitingMax) {
-      this.#giveUp(`the broker pushes more than ${pushesWaitingMax} messages ahead of their acknowledgement`);
+      const why = `the broker pushes more than ${pushesWaitingMax} messages ahead of their acknowledgement`;
+      this.#giveUp(why, "overrun");
       return;
     }
     this.#waiting++;
     const inOrder = () => {
       if (this.#broken || this.#closed) throw new Error("a push before this one could not be stored");
       this.#broken = true;
-      const isNew = job();
+      const stored = this.#inbound.noting(job);
       this.#broken = false;
-      return isNew;
+      return stored;
     };
     this.#options.writer.submit(inOrder).then(
-      (isNew) => {
+      (stored) => {
         this.#waiting--;
-        if (isNew) this.#options.stored();
+        this.#inbound.count(stored);
+        if (stored.isNew) this.#options.stored();
         if (this.#closed) return;
         this.#connection.send({
           type: "client_ack",
@@ -223,16 +270,16 @@ export class Intake {
         if (this.#closed) return;
         this.#options.log("error", "push_not_stored", {
           mesh: this.#options.mesh.slug,
-          error: messageOf(error),
+          error: faultOf(error),
         });
-        this.#giveUp("an arriving message could not be stored");
+        this.#giveUp("an arriving message could not be stored", "storage");
       },
     );
   }
 
-  #giveUp(why: string): void {
+  #giveUp(why: string, end: LinkEnd): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#connection.drop(why);
+    this.#connection.drop(why, end);
   }
 }

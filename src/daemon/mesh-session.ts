@@ -9,11 +9,11 @@ import type { Inbox } from "~/daemon/db/inbox";
 import { Directory, type DirectoryMember } from "~/daemon/directory";
 import type { Drain } from "~/daemon/drain";
 import type { EventHub } from "~/daemon/events";
-import { Inbound, type Intake } from "~/daemon/inbound";
+import { type Arrivals, Inbound, type Intake } from "~/daemon/inbound";
 import type { Seal } from "~/daemon/ipc/handlers/send";
 import type { Profile } from "~/daemon/profile";
 import type { Writer } from "~/disk/writer";
-import { MeshError, messageOf } from "~/errors";
+import { MeshError } from "~/errors";
 import { isClaudemeshMesh, type MeshEntry } from "~/identity/config";
 import { type BodyVersion, type Letter, sealLetter } from "~/identity/envelope";
 import { seedOf } from "~/identity/keys";
@@ -21,11 +21,13 @@ import { peerTooOld } from "~/identity/members";
 import type { Sealer } from "~/identity/sealer";
 import { Link, type LinkStatus } from "~/link/link";
 import { fetchMembers } from "~/link/members";
-import type { BrokerTerms } from "~/link/negotiate";
+import type { BrokerTerms, Demands } from "~/link/negotiate";
 import type { Connect } from "~/link/socket";
+import type { LinkEnd } from "~/link/state";
 import type { Log } from "~/log";
 import type { Settings } from "~/settings/knobs";
 import type { BrokerFrame, ParsedBrokerFrame, RequestFrame } from "~/wire/broker";
+import { faultOf } from "~/wire/fault";
 import { wireFingerprint } from "~/wire/fingerprint";
 import { directoryRefreshDelayMs, directoryRetryMs, inlineBytesDefault } from "~/wire/limits";
 
@@ -46,6 +48,9 @@ export interface SessionParts {
   settings(): Settings;
   sessionId: string;
 }
+
+/** A broker may write anything where a name belongs; what looks like one is told. */
+const nameIn = (type: string): string => (/^[a-z][a-z0-9_]{0,31}$/.test(type) ? type : "other");
 
 export class MeshSession {
   readonly directory: Directory;
@@ -84,6 +89,7 @@ export class MeshSession {
       connect: parts.connect,
       clock: parts.clock,
       chance: parts.chance,
+      demands: () => demandsOf(parts.settings()),
       owner: {
         opened: (terms) => this.#opened(terms),
         closed: () => this.#closed(),
@@ -99,6 +105,16 @@ export class MeshSession {
 
   get status(): LinkStatus {
     return this.#link.status;
+  }
+
+  /** How often a connection or an attempt has ended so far, by why. */
+  get linkEnds(): ReadonlyMap<LinkEnd, number> {
+    return this.#link.ends;
+  }
+
+  /** What arrived so far. */
+  get arrivals(): Arrivals {
+    return this.#inbound.arrivals;
   }
 
   get isOpen(): boolean {
@@ -127,8 +143,13 @@ export class MeshSession {
     this.#retryProblems();
   }
 
-  /** Resolves with true once the members were fetched at least once, or with false after `timeoutMs`. */
-  async directoryFetched(timeoutMs: number): Promise<boolean> {
+  /** The settings changed in what they ask of a broker. */
+  demandsChanged(): void {
+    this.#link.demandsChanged();
+  }
+
+  /** Resolves with true once the members were fetched at least once, or with false after `api.directory_wait_ms`. */
+  async directoryFetched(): Promise<boolean> {
     if (this.directory.wasFetched) return true;
     // The first look may have failed, and nothing else need ever bring about another.
     if (this.#link.isOpen && this.#looking === undefined) void this.#refresh();
@@ -137,7 +158,7 @@ export class MeshSession {
         timer.cancel();
         resolve(true);
       };
-      const timer = this.#parts.clock.after(timeoutMs, () => {
+      const timer = this.#parts.clock.after(this.#directoryWaitMs, () => {
         this.#fetchedWaiters.delete(fetched);
         resolve(false);
       });
@@ -145,11 +166,15 @@ export class MeshSession {
     });
   }
 
-  /** Looks at the members anew, if the broker can be asked; resolves at the latest after `timeoutMs`. */
-  refreshDirectory(timeoutMs: number): Promise<void> {
+  get #directoryWaitMs(): number {
+    return this.#parts.settings()["api.directory_wait_ms"];
+  }
+
+  /** Looks at the members anew, if the broker can be asked; resolves at the latest after `api.directory_wait_ms`. */
+  refreshDirectory(): Promise<void> {
     if (!this.#link.isOpen) return Promise.resolve();
     return new Promise((resolve) => {
-      const timer = this.#parts.clock.after(timeoutMs, resolve);
+      const timer = this.#parts.clock.after(this.#directoryWaitMs, resolve);
       void this.#refresh().then(() => {
         timer.cancel();
         resolve();
@@ -206,7 +231,10 @@ export class MeshSession {
     const link = this.#link;
     this.#terms = terms;
     log("info", "link_open", { mesh: this.#mesh.slug, missing: terms.missing });
-    this.#intake = this.#inbound.open({ send: (frame) => link.send(frame), drop: (why) => link.drop(why) });
+    this.#intake = this.#inbound.open({
+      send: (frame) => link.send(frame),
+      drop: (why, end) => link.drop(why, end),
+    });
     void this.#refresh();
     this.announceProfile();
     drain.attach(
@@ -216,8 +244,8 @@ export class MeshSession {
         get bufferedBytes() {
           return link.bufferedBytes;
         },
-        reconnect: (why) => link.reconnect(why),
-        drop: (why) => link.drop(why),
+        reconnect: (why, end) => link.reconnect(why, end),
+        drop: (why, end) => link.drop(why, end),
       },
       terms,
     );
@@ -267,7 +295,7 @@ export class MeshSession {
         log("warn", "bad_frame", { mesh: this.#mesh.slug, error: parsed.why });
         return;
       case "unknown":
-        log("debug", "unknown_frame", { mesh: this.#mesh.slug, type: parsed.type });
+        log("debug", "unknown_frame", { mesh: this.#mesh.slug, type: nameIn(parsed.type) });
     }
   }
 
@@ -281,7 +309,7 @@ export class MeshSession {
         else this.#intake?.take(frame);
         return;
       case "error":
-        this.#parts.log("warn", "broker_error", { mesh: this.#mesh.slug, code: frame.code });
+        this.#parts.log("warn", "broker_error", { mesh: this.#mesh.slug, code: nameIn(frame.code) });
     }
   }
 
@@ -303,7 +331,7 @@ export class MeshSession {
         .catch((error: unknown) => {
           this.#parts.log("warn", "members_not_fetched", {
             mesh: this.#mesh.slug,
-            error: messageOf(error),
+            error: faultOf(error),
           });
           // Without the members nobody can be written to, and what arrives from new ones waits.
           this.#refreshSoon(directoryRetryMs);
@@ -347,7 +375,7 @@ export class MeshSession {
 
   #retryProblems(): void {
     this.#inbound.retryProblems().catch((error: unknown) => {
-      this.#parts.log("error", "problems_not_retried", { mesh: this.#mesh.slug, error: messageOf(error) });
+      this.#parts.log("error", "problems_not_retried", { mesh: this.#mesh.slug, error: faultOf(error) });
     });
   }
 
@@ -356,8 +384,13 @@ export class MeshSession {
       this.#parts.log("warn", "broker_did_not_take", {
         mesh: this.#mesh.slug,
         frame: frame.type,
-        error: messageOf(error),
+        error: faultOf(error),
       });
     });
   }
 }
+
+const demandsOf = (settings: Settings): Demands => ({
+  requiredFeatures: settings["link.required_features"],
+  maxAgeHours: settings["delivery.max_age_h"],
+});

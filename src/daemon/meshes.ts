@@ -14,6 +14,7 @@ import { fileExists } from "~/disk/file";
 import type { Writer } from "~/disk/writer";
 import { asMeshError, MeshError, messageOf } from "~/errors";
 import { type Config, type MeshEntry, readConfig } from "~/identity/config";
+import { faultOf } from "~/wire/fault";
 import type { Problem } from "~/wire/ipc";
 import { configCheckEveryMs, configSettleMs } from "~/wire/limits";
 import { JsonObjectText } from "~/wire/text";
@@ -25,6 +26,8 @@ export interface MeshesOptions {
   parts: SessionParts;
   /** A row of the outbox changed. */
   changed(clientMessageId: string): void;
+  /** A second file of the same directory: whoever reads it need not watch for it, nor look at it every now and then. */
+  alsoWatched?: { path: string; mayHaveChanged(): void } | undefined;
 }
 
 export class Meshes {
@@ -89,6 +92,11 @@ export class Meshes {
     this.reload();
     this.#watch();
     this.#checkLater();
+  }
+
+  /** The settings changed in what they ask of brokers. */
+  demandsChanged(): void {
+    for (const session of this.#sessions.values()) session.demandsChanged();
   }
 
   stop(): void {
@@ -228,7 +236,7 @@ export class Meshes {
         return true;
       },
       (error: unknown) => {
-        parts.log("error", "outbox_not_updated", { error: messageOf(error) });
+        parts.log("error", "outbox_not_updated", { error: faultOf(error) });
         return false;
       },
     );
@@ -236,16 +244,17 @@ export class Meshes {
 
   /** The directory is watched, not the file: it is replaced as a whole by every change. */
   #watch(): void {
-    const { configFile, parts } = this.#options;
+    const { configFile, alsoWatched, parts } = this.#options;
     try {
       this.#watcher = watch(dirname(configFile), { persistent: false }, (_event, name) => {
-        if (name === null || name === basename(configFile)) this.#reloadSoon();
+        const isOther = alsoWatched !== undefined && name === basename(alsoWatched.path);
+        if (name === null || isOther || name === basename(configFile)) this.#reloadSoon();
       });
       this.#watcher.on("error", (error) =>
-        parts.log("warn", "config_watch_failed", { error: messageOf(error) }),
+        parts.log("warn", "config_watch_failed", { error: faultOf(error) }),
       );
     } catch (error) {
-      parts.log("warn", "config_watch_failed", { error: messageOf(error) });
+      parts.log("warn", "config_watch_failed", { error: faultOf(error) });
     }
   }
 
@@ -254,13 +263,19 @@ export class Meshes {
     const { clock } = this.#options.parts;
     clock.soon(() => this.reload());
     this.#settling?.cancel();
-    this.#settling = clock.after(configSettleMs, () => this.reload());
+    this.#settling = clock.after(configSettleMs, () => this.#lookAtBoth());
+  }
+
+  /** The other file only when it is quiet: an editor that empties it before it writes would else have settings come and go. */
+  #lookAtBoth(): void {
+    this.reload();
+    this.#options.alsoWatched?.mayHaveChanged();
   }
 
   /** Some file systems tell nobody of changes: a slow look makes up for it. */
   #checkLater(): void {
     this.#timer = this.#options.parts.clock.after(configCheckEveryMs, () => {
-      this.reload();
+      this.#lookAtBoth();
       this.#checkLater();
     });
   }

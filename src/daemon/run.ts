@@ -2,32 +2,42 @@
  * The daemon as a process: takes the lock, opens what it keeps, listens, and runs until it is told to stop. Wiring only;
  * each part says itself what it does.
  */
-import { randomBytes } from "node:crypto";
-import { chmodSync, renameSync, statSync } from "node:fs";
+import { renameSync, statSync } from "node:fs";
 import { monotonicFactory } from "ulidx";
-import { systemClock } from "~/clock";
+import { isoTime, systemClock } from "~/clock";
 import { assemble } from "~/daemon/assemble";
 import { DirectoryStore, migrateDirectory } from "~/daemon/db/directory";
 import { Inbox, migrateInbox } from "~/daemon/db/inbox";
 import { migrateOutbox, Outbox } from "~/daemon/db/outbox";
+import { wasEmptied } from "~/daemon/emptied";
+import { leaveMeshes, settle, Term } from "~/daemon/ending";
+import { claimEphemeralDirectory } from "~/daemon/ephemeral";
+import { endRecord, findHolder, writeRecord } from "~/daemon/holder";
+import { watchHome } from "~/daemon/home";
 import { listen } from "~/daemon/ipc/listen";
-import {
-  ensureOwnDirectory,
-  ensurePrivateDirectory,
-  readTextFile,
-  removeFile,
-  storageError,
-  writeFileAtomic,
-} from "~/disk/file";
+import { clearStaleSocket } from "~/daemon/ipc/stale";
+import { openLocalToken } from "~/daemon/local-token";
+import type { Meshes } from "~/daemon/meshes";
+import { findManager, type Origin } from "~/daemon/origin";
+import { ensureOwnDirectory, ensurePrivateDirectory, storageError } from "~/disk/file";
 import { tryLock } from "~/disk/lock";
-import { closeSqlite, findDamage, openSqlite, wasStoppedUncleanly } from "~/disk/sqlite";
+import { type LogLimits, openStderrLog } from "~/disk/log-file";
+import { finishMoves } from "~/disk/moves";
+import { losesCommits } from "~/disk/pages";
+import { abandonSqlite, closeSqlite, findDamage, openSqlite, wasStoppedUncleanly } from "~/disk/sqlite";
 import { MeshError, messageOf } from "~/errors";
+import { checkHost } from "~/identity/host";
+import { remintProblems } from "~/identity/remint-plan";
 import { openSealer } from "~/identity/sealer";
 import { connectWebSocket } from "~/link/socket";
-import { type Log, stderrLog } from "~/log";
-import { defaultSettings } from "~/settings/knobs";
+import { jsonLog, type Log } from "~/log";
+import type { Settings } from "~/settings/knobs";
+import { LiveSettings } from "~/settings/live";
+import { type Flags, sourceText } from "~/settings/resolve";
+import type { Surroundings } from "~/settings/surroundings";
 import { version } from "~/version";
-import type { Problem } from "~/wire/ipc";
+import type { Ephemeral, Problem } from "~/wire/ipc";
+import { lockLookMsMax } from "~/wire/limits";
 import { checkSocketPath, type DaemonPaths, daemonPaths, type HostPaths } from "~/wire/paths";
 
 export interface DaemonReady {
@@ -35,39 +45,102 @@ export interface DaemonReady {
   socket: string;
   /** Null without TCP. */
   tcpPort: number | null;
+  /** Nothing outlives it, if this is set. */
+  ephemeral: Ephemeral | undefined;
 }
 
 export interface DaemonOptions {
   paths: HostPaths;
-  /** `port` undefined: the usual one, or any that is free when it is taken. */
-  tcp: false | { port: number | undefined };
-  publicHealth: boolean;
+  /** Settings by the flags of the command: they go before config.toml. */
+  flags: Flags;
+  surroundings: Surroundings;
+  /** The flags of `daemon up`, for a restart with the same. */
+  startedWith?: readonly string[];
+  /** Everything is in this directory, and goes with the daemon: by itself after `ttlMs`, if there is one. */
+  ephemeral?: { dir: string; ttlMs: number | undefined } | undefined;
   onReady?: (ready: DaemonReady) => void;
 }
 
-/** Runs until `signal` is aborted. Throws `already_running`, `path_unsafe`, `socket_path_too_long`, `database_*`, `storage_*`. */
+/** Runs until `signal` is aborted, or its time is up, or its directory is gone. Throws `already_running`, `host_changed`, `path_unsafe`, `socket_path_too_long`, `database_*`, `storage_*`. */
 export async function runDaemon(options: DaemonOptions, signal: AbortSignal): Promise<void> {
   const paths = daemonPaths(options.paths.daemonDir);
   checkSocketPath(paths.socket);
   ensureOwnDirectory(options.paths.configDir);
   ensurePrivateDirectory(paths.dir);
-  const lock = tryLock(paths.lock);
-  if (lock === undefined) {
-    throw new MeshError("already_running", `a daemon runs already with ${paths.dir}`, {
-      hint: "claudemesh daemon status shows it; claudemesh daemon down stops it.",
-    });
-  }
+  let lock = tryLock(paths.lock, lockLookMsMax);
+  if (lock === undefined) throw runsAlready(paths);
+  const keeper: LockKeeper = {
+    restore: () => {
+      lock?.release();
+      lock = tryLock(paths.lock);
+      return lock !== undefined;
+    },
+    abandon: () => {
+      lock = undefined;
+    },
+  };
+  const belongings =
+    options.ephemeral === undefined ? undefined : claimEphemeralDirectory(options.ephemeral.dir);
+  // However this process ends, as long as it is told.
+  if (belongings !== undefined) process.once("exit", belongings.remove);
   try {
-    await serve(options, paths, signal);
+    await serve(options, paths, signal, keeper);
   } finally {
-    lock.release();
+    belongings?.remove();
+    lock?.release();
   }
 }
 
-async function serve(options: DaemonOptions, paths: DaemonPaths, signal: AbortSignal): Promise<void> {
+interface LockKeeper {
+  /** Takes a new lock where the file was lost; false when somebody else was quicker. */
+  restore(): boolean;
+  /** Leaves its release to the end of the process: nothing is to be touched in a directory that is no longer ours. */
+  abandon(): void;
+}
+
+function runsAlready(paths: DaemonPaths): MeshError {
+  const holder = findHolder(paths);
+  const { pid, who } =
+    holder.kind === "process"
+      ? { pid: holder.pid, who: ` (pid ${holder.pid}, since ${holder.startedAt})` }
+      : { pid: undefined, who: "" };
+  return new MeshError("already_running", `a daemon runs already with ${paths.dir}${who}`, {
+    hint: "claudemesh daemon status shows it; claudemesh daemon down stops it, even when it does not answer.",
+    details: pid === undefined ? {} : { pid },
+  });
+}
+
+async function serve(
+  options: DaemonOptions,
+  paths: DaemonPaths,
+  signal: AbortSignal,
+  lock: LockKeeper,
+): Promise<void> {
   const clock = systemClock;
-  const log = stderrLog(clock);
-  const startProblems: Problem[] = [];
+  // A recovery or a restore that was killed halfway: what it has set out to do, it has prepared in full.
+  finishMoves(paths.moves);
+  writeRecord(paths, isoTime(clock.now()), options.startedWith ?? []);
+  const live = await LiveSettings.open({
+    file: options.paths.settingsFile,
+    flags: options.flags,
+    surroundings: options.surroundings,
+    log: (level, message, fields) => log(level, message, fields),
+  });
+  const settings = (): Settings => live.current;
+  const logSink = openStderrLog({ path: paths.log, clock, limits: () => logLimitsOf(settings()) });
+  const log = jsonLog(
+    clock,
+    (line) => logSink.write(line),
+    () => settings()["log.level"],
+  );
+  if (live.sources["daemon.tcp"].from === "surroundings") {
+    const why = sourceText(live.sources["daemon.tcp"], options.paths.settingsFile);
+    log("info", "tcp_off_by_default", {
+      why,
+      hint: "daemon up --tcp-port N, or claudemesh config set daemon.tcp true",
+    });
+  }
+  const startProblems = hostProblems(options.paths, paths, settings(), clock.now(), log);
   const outbox = openOutbox(paths);
   const inbox = openInbox(paths, clock.now(), log, startProblems);
   const directoryStore = openDirectory(paths);
@@ -82,15 +155,40 @@ async function serve(options: DaemonOptions, paths: DaemonPaths, signal: AbortSi
     inbox,
     directoryStore,
     configFile: options.paths.configFile,
-    token: ensureToken(paths),
+    token: openLocalToken(paths.token, { clock, graceS: () => settings()["api.token_grace_s"], log }),
+    logProblems: () => (logSink.problem === undefined ? [] : [logSink.problem]),
     sessionId: crypto.randomUUID(),
-    settings: () => defaultSettings,
+    settings,
+    settingsProblems: () => live.problems,
+    settingsFile: { path: options.paths.settingsFile, mayHaveChanged: () => void live.reload() },
     startProblems,
+    origin: originOf(options, clock.now()),
   });
   const { meshes, hub } = parts;
+  live.onChange((changed) => {
+    if (signal.aborted) return;
+    parts.drain.settingsChanged();
+    if (changed.some((name) => name === "link.required_features" || name === "delivery.max_age_h")) {
+      meshes.demandsChanged();
+    }
+  });
   const putBack = putBackInflight(outbox, paths);
-  const listeners = listen({ parts, paths, tcp: options.tcp, publicHealth: options.publicHealth, log });
-  meshes.start();
+  await clearStaleSocket(paths.socket);
+  const listeners = listen({ parts, paths, tcp: tcpOf(live), log });
+  const { ephemeral } = parts.origin;
+  const isEphemeral = ephemeral !== undefined;
+  const term = new Term(clock, ephemeral);
+  const home = watchHome({
+    paths,
+    clock,
+    log,
+    restoreSocket: () => listeners.restoreSocket(),
+    restoreLock: () => lock.restore(),
+    looked: () => term.look(),
+  });
+  startMeshes(meshes, paths);
+  const upkeep = new AbortController();
+  void parts.retention.run(upkeep.signal);
   log("info", "daemon_started", {
     version,
     pid: process.pid,
@@ -98,18 +196,90 @@ async function serve(options: DaemonOptions, paths: DaemonPaths, signal: AbortSi
     tcp_port: listeners.tcpPort,
     put_back: putBack,
   });
-  options.onReady?.({ pid: process.pid, socket: paths.socket, tcpPort: listeners.tcpPort });
+  options.onReady?.({ pid: process.pid, socket: paths.socket, tcpPort: listeners.tcpPort, ephemeral });
 
-  await aborted(signal);
-  log("info", "daemon_stopping");
+  const ending = await Promise.race([
+    aborted(signal).then(() => "asked" as const),
+    term.isOver.then(() => "time_is_up" as const),
+    home.orphaned,
+  ]);
+  const isOurs = home.isOurs();
+  home.stop();
+  term.stop();
+  upkeep.abort();
+  log(isOurs ? "info" : "error", "daemon_stopping", { why: ending });
   hub.announce({ kind: "stopping" });
-  await listeners.stop();
+  await listeners.stop(isOurs);
+  await settle(parts, isEphemeral, settings()["daemon.stop_grace_s"] * 1000);
+  const joined = meshes.sessions.map(({ mesh }) => mesh);
   meshes.stop();
   parts.outboxWriter.close();
   parts.inboxWriter.close();
-  outbox.putBackInflight();
-  for (const { db } of [outbox, inbox, directoryStore]) closeSqlite(db);
-  log("info", "daemon_stopped");
+  if (isOurs) outbox.putBackInflight();
+  const { pending, inflight } = outbox.counts();
+  const unsent = pending + inflight;
+  const notLeft = isEphemeral ? await leaveMeshes(joined, log) : [];
+  const databases = [outbox, inbox, directoryStore].map(({ db }) => db);
+  if (isOurs) {
+    for (const db of databases) closeSqlite(db);
+    endRecord(paths, { unsent, not_left: notLeft });
+  } else {
+    for (const db of databases) abandonSqlite(db);
+    lock.abandon();
+  }
+  log(isEphemeral && unsent > 0 ? "warn" : "info", "daemon_stopped", { unsent });
+  if (ending === "directory_replaced" || ending === "taken_over") throw replaced(ending, paths);
+}
+
+const replaced = (why: "directory_replaced" | "taken_over", { dir }: DaemonPaths): MeshError =>
+  why === "directory_replaced"
+    ? new MeshError("storage_failed", `${dir} was replaced while the daemon ran; the daemon has stopped`, {
+        hint: "claudemesh daemon up starts one on what is there now.",
+      })
+    : new MeshError(
+        "already_running",
+        `the lock of ${dir} was removed, and another daemon took it; this one has stopped`,
+        {
+          hint: "claudemesh daemon status shows the other one. Leave daemon.lock alone while a daemon runs.",
+        },
+      );
+
+const originOf = ({ startedWith = [], ephemeral }: DaemonOptions, nowMs: number): Origin => ({
+  startedWith,
+  manager: findManager(),
+  ephemeral:
+    ephemeral === undefined
+      ? undefined
+      : ephemeral.ttlMs === undefined
+        ? {}
+        : { until: isoTime(nowMs + ephemeral.ttlMs) },
+});
+
+/** Before anything is opened or connected: whether these files are this host's. Throws `host_changed`. */
+function hostProblems(
+  host: HostPaths,
+  paths: DaemonPaths,
+  settings: Settings,
+  nowMs: number,
+  log: Log,
+): Problem[] {
+  const policy = settings["daemon.host_policy"];
+  const problems = [...checkHost(paths.hostRecord, policy, nowMs), ...remintProblems(host.configDir)];
+  for (const { code, message } of problems) log("warn", code, { error: message });
+  return problems;
+}
+
+const logLimitsOf = (settings: Settings): LogLimits => ({
+  bytesMax: settings["log.file_bytes_max"],
+  daysMax: settings["log.file_days_max"],
+  filesKept: settings["log.files_kept"],
+});
+
+/** The usual port gives way when it is taken; one that somebody asked for does not. */
+function tcpOf({ current, sources }: LiveSettings): false | { port: number | undefined } {
+  if (!current["daemon.tcp"]) return false;
+  const isAsked = sources["daemon.tcp_port"].from !== "default";
+  return { port: isAsked ? current["daemon.tcp_port"] : undefined };
 }
 
 const aborted = (signal: AbortSignal): Promise<void> =>
@@ -120,8 +290,12 @@ const aborted = (signal: AbortSignal): Promise<void> =>
 
 /** A damaged outbox holds messages that somebody was told are safe: it is never replaced behind their back. */
 function openOutbox(paths: DaemonPaths): Outbox {
+  if (wasEmptied(paths)) throw damagedOutbox(paths, "it is empty");
   const unclean = wasStoppedUncleanly(paths.outbox);
-  const db = openOrExplain(paths.outbox, outboxHint(paths));
+  // SQLite would take the log up to there for all of it, and go on.
+  if (unclean && losesCommits(paths.outbox))
+    throw damagedOutbox(paths, "its log is damaged, and what follows there would be passed over");
+  const db = openOrExplain(paths.outbox, outboxHint);
   const [damage] = unclean ? findDamage(db) : [];
   if (damage !== undefined) throw damagedOutbox(paths, damage);
   migrateOutbox(db);
@@ -129,10 +303,10 @@ function openOutbox(paths: DaemonPaths): Outbox {
 }
 
 const damagedOutbox = ({ outbox }: DaemonPaths, damage: string): MeshError =>
-  new MeshError("database_corrupt", `${outbox} is damaged: ${damage}`, { hint: outboxHint({ outbox }) });
+  new MeshError("database_corrupt", `${outbox} is damaged: ${damage}`, { hint: outboxHint });
 
-const outboxHint = ({ outbox }: Pick<DaemonPaths, "outbox">): string =>
-  `Copy it away first. sqlite3 '${outbox}' .recover salvages what can be read into a new file.`;
+const outboxHint =
+  "claudemesh daemon recover salvages what can be read into a new file and keeps this one; --dry-run says what it would find.";
 
 /** Damage that shows on opening is told with the way out of it. */
 function openOrExplain(path: string, hint: string): ReturnType<typeof openSqlite> {
@@ -150,6 +324,7 @@ function openOrExplain(path: string, hint: string): ReturnType<typeof openSqlite
  */
 function putBackInflight(outbox: Outbox, paths: DaemonPaths): number {
   try {
+    outbox.list({ limit: 1 });
     return outbox.putBackInflight();
   } catch (error) {
     const failure = storageError(`cannot write to ${paths.outbox}`, error);
@@ -157,9 +332,28 @@ function putBackInflight(outbox: Outbox, paths: DaemonPaths): number {
   }
 }
 
+/** Here all that waits is read, and with it damage may show of which SQLite does not say which file it is in. */
+function startMeshes(meshes: Meshes, { dir }: DaemonPaths): void {
+  try {
+    meshes.start();
+  } catch (error) {
+    const failure = storageError(`cannot read the databases in ${dir}`, error);
+    if (failure.code !== "database_corrupt") throw error;
+    throw new MeshError("database_corrupt", `a database in ${dir} is damaged: ${messageOf(error)}`, {
+      hint: "claudemesh daemon recover finds which, and salvages what can be read.",
+      cause: error,
+    });
+  }
+}
+
 /** What arrived can be asked for again only by people, but a damaged inbox must not keep new messages out. */
 function openInbox(paths: DaemonPaths, nowMs: number, log: Log, problems: Problem[]): Inbox {
   const unclean = wasStoppedUncleanly(paths.inbox);
+  if (unclean && losesCommits(paths.inbox)) {
+    const message = "the inbox's log was damaged: what arrived just before the last stop may be missing";
+    log("error", "inbox_log_damaged", { error: message });
+    problems.push({ code: "inbox_log_damaged", message, hint: "Ask whoever wrote then to send it again." });
+  }
   try {
     const db = openSqlite(paths.inbox);
     const damage = unclean ? findDamage(db) : [];
@@ -178,7 +372,7 @@ function openInbox(paths: DaemonPaths, nowMs: number, log: Log, problems: Proble
     problems.push({
       code: "inbox_damaged",
       message,
-      hint: `sqlite3 '${aside}' .recover may show what it held.`,
+      hint: `Nothing is to be done. sqlite3 '${aside}' .recover may show what it held.`,
     });
     const db = openSqlite(paths.inbox);
     migrateInbox(db);
@@ -190,7 +384,8 @@ function openInbox(paths: DaemonPaths, nowMs: number, log: Log, problems: Proble
 }
 
 function openDirectory(paths: DaemonPaths): DirectoryStore {
-  const hint = `It holds the keys that names were first seen with. To begin without them, move it aside with its -wal and -shm: the broker lists the members again.`;
+  const hint =
+    "It holds the keys that names were first seen with. claudemesh daemon recover salvages them into a new file and keeps this one.";
   const db = openOrExplain(paths.directory, hint);
   migrateDirectory(db);
   return new DirectoryStore(db);
@@ -198,17 +393,4 @@ function openDirectory(paths: DaemonPaths): DirectoryStore {
 
 function moveIfThere(from: string, to: string): void {
   if (statSync(from, { throwIfNoEntry: false }) !== undefined) renameSync(from, to);
-}
-
-/** The token of the TCP listener: made once, for the owner's eyes only. */
-function ensureToken(paths: DaemonPaths): string {
-  const present = readTextFile(paths.token)?.trim();
-  if (present !== undefined && /^[A-Za-z0-9_-]{43}$/.test(present)) {
-    chmodSync(paths.token, 0o600);
-    return present;
-  }
-  removeFile(paths.token);
-  const token = randomBytes(32).toString("base64url");
-  writeFileAtomic(paths.token, `${token}\n`);
-  return token;
 }

@@ -2,6 +2,7 @@
 import * as v from "valibot";
 import { MeshError } from "~/errors";
 import { brokerError, unreachable } from "~/link/failure";
+import { shownUrl } from "~/wire/fault";
 import { httpBodyBytesMax } from "~/wire/limits";
 import {
   CreateMeshReply,
@@ -64,7 +65,7 @@ async function post<S extends v.GenericSchema>(
 }
 
 const notABroker = (url: string, what: string): MeshError =>
-  new MeshError("bad_gateway", `${url} does not answer like a claudemesh broker (${what})`, {
+  new MeshError("bad_gateway", `${shownUrl(url)} does not answer like a claudemesh broker (${what})`, {
     hint: "Check the broker URL: it is the WebSocket address, like ws://host:7900/ws.",
   });
 

@@ -6,10 +6,17 @@ import type { Clock, Timer } from "~/clock";
 import { MeshError } from "~/errors";
 import { isClaudemeshMesh, type MeshEntry } from "~/identity/config";
 import { helloFrame } from "~/link/hello";
-import { type BrokerTerms, negotiate } from "~/link/negotiate";
+import { type BrokerTerms, type Demands, type Negotiation, negotiate } from "~/link/negotiate";
 import { Requests } from "~/link/requests";
 import type { Connect, FrameSocket } from "~/link/socket";
-import { type LinkEffect, type LinkEvent, type LinkState, stepLink } from "~/link/state";
+import {
+  type LinkEffect,
+  type LinkEnd,
+  type LinkEvent,
+  type LinkState,
+  linkEndBy,
+  stepLink,
+} from "~/link/state";
 import type { BrokerFrame, ClientFrameInput, ParsedBrokerFrame, RequestFrame } from "~/wire/broker";
 import type { LinkState as LinkName } from "~/wire/ipc";
 import { helloTimeoutMs, pingEveryMs, silenceMsMax } from "~/wire/limits";
@@ -37,6 +44,8 @@ export interface LinkOptions {
   clock: Clock;
   /** Uniform in [0, 1). */
   chance(): number;
+  /** What the settings ask of the broker, as they are now; default: nothing. */
+  demands?(): Demands;
   owner: LinkOwner;
 }
 
@@ -48,11 +57,14 @@ export class Link {
   #timer: Timer | undefined;
   #keepAlive: Timer | undefined;
   #isOpen = false;
+  /** What the broker of this connection advertised. */
+  #advertised: Record<string, unknown> | undefined;
   #heardAtMs = 0;
   /** Of the oldest ping that is not answered. */
   #pingSentAtMs: number | undefined;
   #lastPingAtMs = Number.NEGATIVE_INFINITY;
   #status: LinkStatus;
+  readonly #ends = new Map<LinkEnd, number>();
 
   constructor(options: LinkOptions) {
     this.#options = options;
@@ -62,6 +74,11 @@ export class Link {
 
   get status(): LinkStatus {
     return this.#status;
+  }
+
+  /** How often a connection or an attempt has ended so far, by why. */
+  get ends(): ReadonlyMap<LinkEnd, number> {
+    return this.#ends;
   }
 
   get isOpen(): boolean {
@@ -81,13 +98,20 @@ export class Link {
   }
 
   /** Drops the connection, if there is one, and connects anew without waiting. */
-  reconnect(why: string): void {
-    this.#step({ type: "reconnect", why });
+  reconnect(why: string, end?: LinkEnd): void {
+    this.#step({ type: "reconnect", why, end });
   }
 
   /** Gives the connection up; the next one comes after the usual pause. */
-  drop(why: string): void {
-    this.#step({ type: "drop", why });
+  drop(why: string, end?: LinkEnd): void {
+    this.#step({ type: "drop", why, end });
+  }
+
+  /** What we ask of the broker changed: one that no longer meets it is let go, one that was refused is looked at anew. */
+  demandsChanged(): void {
+    const isRefused = this.#state.phase === "refused";
+    if (isRefused || (this.#isOpen && !this.#negotiate().ok))
+      this.reconnect("the settings of this host changed");
   }
 
   /** False when the link is not open: the frame went nowhere. */
@@ -101,6 +125,8 @@ export class Link {
   }
 
   #step(event: LinkEvent): void {
+    const end = linkEndBy(this.#state, event);
+    if (end !== undefined) this.#ends.set(end, (this.#ends.get(end) ?? 0) + 1);
     const { state, effects } = stepLink(this.#state, event, this.#options.chance());
     this.#state = state;
     for (const effect of effects) this.#perform(effect);
@@ -153,7 +179,8 @@ export class Link {
     });
     this.#socket = socket;
     this.#timer = clock.after(helloTimeoutMs, () => {
-      if (this.#state.phase === "connecting") this.drop("the broker did not answer our hello");
+      if (this.#state.phase === "connecting")
+        this.drop("the broker did not answer our hello", "hello_timeout");
     });
   }
 
@@ -167,10 +194,18 @@ export class Link {
     if (parsed.frame.type === "error") {
       this.#step({ type: "hello_refused", code: parsed.frame.code, message: parsed.frame.message });
     } else if (parsed.frame.type === "hello_ack") {
-      const agreed = negotiate(parsed.frame.features, isClaudemeshMesh(this.#options.mesh));
+      this.#advertised = parsed.frame.features;
+      const agreed = this.#negotiate();
       if (agreed.ok) this.#enterOpen(agreed.terms);
-      else this.#step({ type: "feature_refused", kind: agreed.kind, feature: agreed.feature });
+      else {
+        const { kind, feature, detail } = agreed;
+        this.#step({ type: "feature_refused", kind, feature, ...(detail === undefined ? {} : { detail }) });
+      }
     }
+  }
+
+  #negotiate(): Negotiation {
+    return negotiate(this.#advertised, isClaudemeshMesh(this.#options.mesh), this.#options.demands?.());
   }
 
   #enterOpen(terms: BrokerTerms): void {
@@ -200,7 +235,7 @@ export class Link {
     const { clock } = this.#options;
     const silentMs = clock.monotonicMs() - this.#heardAtMs;
     if (silentMs >= silenceMsMax) {
-      this.drop("the broker fell silent");
+      this.drop("the broker fell silent", "silence");
       return;
     }
     if (clock.monotonicMs() - this.#lastPingAtMs >= pingEveryMs) {

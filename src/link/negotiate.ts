@@ -17,6 +17,8 @@ export interface BrokerTerms {
   inlineBytes: number;
   /** How long a message may go on being tried: within the time that the broker remembers ids. */
   maxAgeMs: number;
+  /** No longer than this, whatever this host would like; undefined: the broker remembers ids for good. */
+  maxAgeMsMax?: number;
   /** The broker keeps a lane in order by itself (`held`), so many may be in flight. */
   lanes: boolean;
   /** Members prove their admission. */
@@ -31,7 +33,19 @@ export type Negotiation =
       ok: false;
       kind: "feature_unavailable" | "feature_param_invalid" | "feature_param_below_floor";
       feature: string;
+      /** What a person needs to know besides. */
+      detail?: string;
     };
+
+/** What this host's settings ask of a broker. */
+export interface Demands {
+  /** Features without which it is refused. */
+  requiredFeatures: readonly string[];
+  /** How long a message may go on being tried; null: as long as the broker's memory allows. */
+  maxAgeHours: number | null;
+}
+
+export const noDemands: Demands = { requiredFeatures: [], maxAgeHours: null };
 
 const hourMs = 3600 * 1000;
 
@@ -39,6 +53,7 @@ const hourMs = 3600 * 1000;
 export function negotiate(
   advertised: Record<string, unknown> | undefined,
   needsClaudemesh: boolean,
+  demands: Demands = noDemands,
 ): Negotiation {
   const parsed = v.safeParse(Features, advertised ?? {});
   if (!parsed.success) {
@@ -55,19 +70,34 @@ export function negotiate(
       return { ok: false, kind: "feature_param_below_floor", feature: "client_message_id_dedupe" };
     }
   }
-  const required = ["client_message_id_dedupe", "members"] as const;
-  const missing = required.filter((name) => features[name] === undefined);
+  const expected = ["client_message_id_dedupe", "members"] as const;
+  const missing = expected.filter((name) => features[name] === undefined);
   const [firstMissing] = missing;
   if (needsClaudemesh && firstMissing !== undefined) {
     return { ok: false, kind: "feature_unavailable", feature: firstMissing };
+  }
+  const required = demands.requiredFeatures.find((name) => (advertised?.[name] ?? null) === null);
+  if (required !== undefined) {
+    const detail = "this host's settings require it (link.required_features)";
+    return { ok: false, kind: "feature_unavailable", feature: required, detail };
+  }
+  const retentionDays = dedupe?.mode === "retention_scoped" ? dedupe.dedupe_retention_days : undefined;
+  const ageHours = maxAgeHours(retentionDays);
+  if (retentionDays !== undefined && (demands.maxAgeHours ?? 0) > ageHours) {
+    return {
+      ok: false,
+      kind: "feature_param_below_floor",
+      feature: "client_message_id_dedupe",
+      detail: `delivery.max_age_h is ${demands.maxAgeHours}, and the broker remembers ids long enough for ${ageHours}`,
+    };
   }
   return {
     ok: true,
     terms: {
       features: advertised === undefined ? undefined : features,
       inlineBytes: Math.min(features.max_payload?.inline_bytes ?? inlineBytesDefault, sealedBytesPerFrameMax),
-      maxAgeMs:
-        maxAgeHours(dedupe?.mode === "retention_scoped" ? dedupe.dedupe_retention_days : undefined) * hourMs,
+      maxAgeMs: ageHours * hourMs,
+      ...(retentionDays === undefined ? {} : { maxAgeMsMax: ageHours * hourMs }),
       lanes: features.lanes !== undefined && dedupe !== undefined,
       members: features.members !== undefined,
       missing,

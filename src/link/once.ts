@@ -17,6 +17,7 @@ import {
   closeCode,
   type RequestFrame,
 } from "~/wire/broker";
+import { shownUrl } from "~/wire/fault";
 import { helloTimeoutMs } from "~/wire/limits";
 
 export class BrokerConnection {
@@ -83,7 +84,7 @@ export function connectOnce(mesh: MeshEntry, options: OnceOptions = {}): Promise
       fail(
         new MeshError(
           "timed_out",
-          `the broker at ${mesh.brokerUrl} did not answer within ${timeoutMs / 1000} s`,
+          `the broker at ${shownUrl(mesh.brokerUrl)} did not answer within ${timeoutMs / 1000} s`,
         ),
       );
     });

@@ -44,7 +44,7 @@ export class BrokerSocket implements FrameSocket {
     this.#socket.addEventListener("open", () => this.#unlessDone(() => handlers.opened()));
     this.#socket.addEventListener("message", (event) => this.#unlessDone(() => this.#receive(event.data)));
     this.#socket.addEventListener("error", (event) => {
-      this.#failure = "message" in event ? String(event.message) : "connection failed";
+      this.#failure = "message" in event ? failureIn(String(event.message)) : "connection failed";
     });
     this.#socket.addEventListener("close", (event) =>
       this.#finish(event.code, event.reason || this.#failure),
@@ -103,6 +103,10 @@ export class BrokerSocket implements FrameSocket {
     if (!this.#done) action();
   }
 }
+
+/** The platform repeats the whole URL, in which there may be a password or a token. */
+const failureIn = (message: string): string =>
+  message.replace(/^WebSocket connection to '.*' failed: /s, "").replaceAll(/\bwss?:\/\/\S+/g, "(its URL)");
 
 /** A socket that is still connecting cannot be closed with a code: it is cut. */
 function closeQuietly(socket: WebSocket, code: number, reason: string): void {

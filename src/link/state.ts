@@ -24,13 +24,13 @@ export type LinkEvent =
   | { type: "socket_opened" }
   | { type: "greeted" }
   | { type: "hello_refused"; code: string; message: string }
-  | { type: "feature_refused"; kind: string; feature: string }
+  | { type: "feature_refused"; kind: string; feature: string; detail?: string }
   | { type: "closed"; code: number; reason: string }
   | { type: "timer" }
   /** Connect anew at once: the operator asked, or a lane cannot go on otherwise. */
-  | { type: "reconnect"; why: string }
+  | { type: "reconnect"; why: string; end?: LinkEnd | undefined }
   /** Give this connection up, and wait as after any other end. */
-  | { type: "drop"; why: string }
+  | { type: "drop"; why: string; end?: LinkEnd | undefined }
   | { type: "stop" };
 
 export type LinkEffect =
@@ -40,6 +40,49 @@ export type LinkEffect =
   /** Replaces the timer that may be running. */
   | { type: "set_timer"; delayMs: number }
   | { type: "clear_timer" };
+
+/**
+ * Why a connection, or an attempt at one, ended, in words from a fixed set. `asked`: somebody here wanted a new one. `lane`: the broker
+ * held a lane for a row that will not come. `unreachable`: there was none yet.
+ */
+export const linkEnds = [
+  "asked",
+  "closed",
+  "feature",
+  "hello_timeout",
+  "identity_in_use",
+  "lane",
+  "no_answer",
+  "overrun",
+  "refused",
+  "removed",
+  "replaced",
+  "silence",
+  "storage",
+  "unreachable",
+] as const;
+export type LinkEnd = (typeof linkEnds)[number];
+
+/** Undefined when nothing ends by this event, and when the daemon itself stops. */
+export function linkEndBy(state: LinkState, event: LinkEvent): LinkEnd | undefined {
+  if (state.phase !== "connecting" && state.phase !== "open") return undefined;
+  switch (event.type) {
+    case "reconnect":
+    case "drop":
+      return event.end ?? "asked";
+    case "closed":
+      if (event.code === closeCode.replaced) return "replaced";
+      if (event.code === closeCode.removed) return "removed";
+      return state.phase === "open" ? "closed" : "unreachable";
+    case "hello_refused":
+      if (state.phase === "open") return undefined;
+      return event.code === "identity_in_use" || event.code === "removed" ? event.code : "refused";
+    case "feature_refused":
+      return state.phase === "open" ? undefined : "feature";
+    default:
+      return undefined;
+  }
+}
 
 export interface LinkStep {
   state: LinkState;
@@ -85,7 +128,7 @@ export function stepLink(state: LinkState, event: LinkEvent, chance: number): Li
       const reason = JSON.stringify({ kind: event.kind, feature: event.feature });
       return refuse(
         state.attempt,
-        `${event.kind}: ${event.feature}`,
+        `${event.kind}: ${event.feature}${event.detail === undefined ? "" : `; ${event.detail}`}`,
         close(closeCode.featureMissing, reason),
         chance,
       );

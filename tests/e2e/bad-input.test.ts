@@ -454,8 +454,9 @@ describe("two of a kind", () => {
     const refused = await failure(alice, ["daemon", "up", "--no-tcp", "--foreground"]);
     expect(refused).toMatchObject({ exit: 1, error: "already_running" });
     expect(refused.message).toContain(alice.daemonDir);
-    // It did not take the files of the one that runs.
-    expect(existsSync(alice.socket)).toBe(false);
+    // It did not take the files of the one that runs, which has put its socket back, or is about to.
+    await waitFor(() => existsSync(alice.socket), { what: "the socket" });
+    expect((await alice.health()).pid).toBe(alice.daemonPid);
     await alice.kill();
     await alice.up();
     expect((await alice.health()).ok).toBe(true);

@@ -138,7 +138,7 @@ describe("a database", () => {
       const refused = await refusedUp(alice);
       expect(refused).toMatchObject({ error: "database_corrupt" });
       expect(refused.message).toContain(path);
-      expect(refused.hint).toContain(".recover");
+      expect(refused.hint).toContain("claudemesh daemon recover");
       // Whatever can still be salvaged is there.
       expect(readFileSync(path).length).toBe(damaged.length);
     },

@@ -3,55 +3,11 @@
  * kept is refused in words, nothing is half-written, and everything goes on by itself when there is space again.
  */
 import { describe, expect, test } from "bun:test";
-import { closeSync, cpSync, mkdtempSync, openSync, rmSync, unlinkSync, writeSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import * as v from "valibot";
-import { systemCodeOf } from "~/errors";
 import { ErrorReply } from "~/wire/ipc";
-import { cleanup } from "../support/cleanup";
 import { startMesh } from "../support/mesh";
-import { tempDir } from "../support/temp-dir";
+import { canMount, fill, shrink } from "../support/small-disk";
 import { waitFor } from "../support/wait-for";
-
-const mount = (directory: string): boolean =>
-  Bun.spawnSync(["mount", "-t", "tmpfs", "-o", "size=6m,mode=0700", "tmpfs", directory]).success;
-const unmount = (directory: string): boolean => Bun.spawnSync(["umount", "-l", directory]).success;
-
-/** Mounting takes root, and a machine that lets root mount. */
-const canMount = ((): boolean => {
-  if (process.platform !== "linux" || process.getuid?.() !== 0) return false;
-  const directory = mkdtempSync(join(tmpdir(), "cmt-"));
-  const mounted = mount(directory);
-  if (mounted) unmount(directory);
-  rmSync(directory, { recursive: true });
-  return mounted;
-})();
-
-/** Moves a directory onto a disk of 6 MiB of its own. */
-function shrink(directory: string): void {
-  const copy = join(tempDir(), "copy");
-  cpSync(directory, copy, { recursive: true });
-  if (!mount(directory)) throw new Error(`cannot mount on ${directory}`);
-  cleanup(() => void unmount(directory));
-  cpSync(copy, directory, { recursive: true });
-}
-
-/** Fills the disk to the last byte; returns what makes room again. */
-function fill(directory: string): () => void {
-  const path = join(directory, "filler");
-  const fd = openSync(path, "w");
-  for (let chunk = 64 * 1024; chunk >= 1; ) {
-    try {
-      if (writeSync(fd, Buffer.alloc(chunk)) < chunk) chunk >>= 1;
-    } catch (error) {
-      if (systemCodeOf(error) !== "ENOSPC") throw error;
-      chunk >>= 1;
-    }
-  }
-  closeSync(fd);
-  return () => unlinkSync(path);
-}
 
 const bodies = Array.from({ length: 10 }, (_, index) => `message ${index}`);
 

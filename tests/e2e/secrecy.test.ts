@@ -1,46 +1,15 @@
 /** No plaintext leaves the host, whatever way a message takes: not on the wire, not in a log, not at the broker. */
 import { expect, test } from "bun:test";
-import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
 import { RequeueReply } from "~/wire/ipc";
 import { cleanup } from "../support/cleanup";
+import { disguises, filesBelow } from "../support/disguises";
 import { type Member, startMesh } from "../support/mesh";
 import { tempDir } from "../support/temp-dir";
 import { waitFor } from "../support/wait-for";
 import { openWireTap } from "./wire-tap";
-
-/** Every file below a directory. */
-function filesBelow(dir: string): string[] {
-  return readdirSync(dir, { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile())
-    .map((entry) => join(entry.parentPath, entry.name));
-}
-
-/** All the ways in which a text may stand somewhere: as it is, as JSON, base64 at any offset, hex. */
-function disguises(secret: string): RegExp {
-  const bytes = Buffer.from(secret);
-  const base64 = [0, 1, 2].map((offset) => {
-    const shifted = Buffer.concat([Buffer.alloc(offset), bytes]).toString("base64");
-    return shifted.slice(offset === 0 ? 0 : 4, -4);
-  });
-  const forms = [secret, encodeURIComponent(secret), bytes.toString("hex"), ...base64];
-  return new RegExp(forms.map((form) => form.replace(/[.*+?^${}()|[\]\\/]/g, "\\$&")).join("|"), "i");
-}
-
-test("disguises finds what it is for", () => {
-  const secret = "PLANTED-secret-of-this-test";
-  const found = disguises(secret);
-  for (const hidden of [
-    `x${secret}y`,
-    JSON.stringify({ a: [secret] }),
-    Buffer.from(`{"v":2,"body":"${secret}"}`).toString("base64"),
-    Buffer.from(`  ${secret}..`).toString("base64"),
-    Buffer.from(secret).toString("hex"),
-  ])
-    expect(hidden).toMatch(found);
-  expect(Buffer.from("something else entirely, and longer").toString("base64")).not.toMatch(found);
-});
 
 test("a planted secret is found in no frame, no log and not at the broker", async () => {
   const tap = openWireTap();

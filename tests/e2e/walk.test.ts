@@ -29,7 +29,11 @@ const BrokerStarted = v.strictObject({
   data: v.string(),
   started: v.boolean(),
 });
-const Stopped = v.strictObject({ stopped: v.boolean(), pid: v.nullable(v.number()) });
+const Stopped = v.strictObject({
+  stopped: v.boolean(),
+  pid: v.nullable(v.number()),
+  unsent: v.exactOptional(v.number()),
+});
 const Sent = v.strictObject({
   client_message_id: v.string(),
   status: v.picklist(["queued", "inflight", "accepted"]),

@@ -13,6 +13,7 @@ import { Inbox, migrateInbox } from "~/daemon/db/inbox";
 import { migrateOutbox, Outbox } from "~/daemon/db/outbox";
 import { handlersOf } from "~/daemon/ipc/listen";
 import type { Handlers } from "~/daemon/ipc/server";
+import { LocalToken } from "~/daemon/local-token";
 import type { DaemonParts } from "~/daemon/parts";
 import { writeFileAtomic } from "~/disk/file";
 import { migrate } from "~/disk/sqlite";
@@ -270,7 +271,7 @@ export class SimDaemon {
       inbox: this.#engine.inbox(this.inboxDb),
       directoryStore: new DirectoryStore(this.directoryDb),
       configFile: this.#configFile,
-      token: "",
+      token: new LocalToken({ token: "", keep: () => undefined, clock: process.clock, graceS: () => 0, log }),
       sessionId: `${this.person.name}-${this.#starts++}`,
       settings: () => defaultSettings,
       startProblems: [],

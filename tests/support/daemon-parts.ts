@@ -4,13 +4,16 @@
  */
 import { join } from "node:path";
 import type { Hono } from "hono";
+import type { Clock } from "~/clock";
 import { assemble } from "~/daemon/assemble";
 import { DirectoryStore, migrateDirectory } from "~/daemon/db/directory";
 import { Inbox, migrateInbox } from "~/daemon/db/inbox";
 import { migrateOutbox, Outbox } from "~/daemon/db/outbox";
 import type { WayIn } from "~/daemon/ipc/gate";
-import { handlersOf } from "~/daemon/ipc/listen";
+import { handlersOf, rulesOf } from "~/daemon/ipc/listen";
 import { buildApp, Load } from "~/daemon/ipc/server";
+import { LocalToken } from "~/daemon/local-token";
+import type { Origin } from "~/daemon/origin";
 import type { DaemonParts } from "~/daemon/parts";
 import { writeFileAtomic } from "~/disk/file";
 import { openSqlite } from "~/disk/sqlite";
@@ -19,7 +22,7 @@ import { joinProof, signedInviteText, signInvite } from "~/identity/invite";
 import { generateKeyPair, type KeyPair, keyPairFromSeed } from "~/identity/keys";
 import { openSealer, type Sealer } from "~/identity/sealer";
 import { connectWebSocket } from "~/link/socket";
-import { defaultSettings } from "~/settings/knobs";
+import { defaultSettings, type Settings } from "~/settings/knobs";
 import type { Admission, MemberEntry } from "~/wire/broker";
 import { joinText } from "~/wire/signed";
 import { cleanup } from "./cleanup";
@@ -38,6 +41,9 @@ export interface TestDaemon {
   mesh: MeshEntry;
   sealer: Sealer;
   configFile: string;
+  tokenFile: string;
+  /** Changes settings while it runs; what depends on more than reading them must be told by the test. */
+  set(changes: Partial<Settings>): void;
   /** Someone the owner let in, with the proof of it. */
   member(name: string, changes?: Partial<MemberEntry>): TestMember;
   /** What the broker lists from now on, besides this host. */
@@ -51,7 +57,21 @@ export interface TestDaemon {
 
 export const testToken = "t".repeat(43);
 
-export async function openTestDaemon(options: { claudemesh?: boolean } = {}): Promise<TestDaemon> {
+/** `testToken` until it is renewed; then what stands in the file. */
+export const testLocalToken = (clock: Clock, file?: string): LocalToken =>
+  new LocalToken({
+    token: testToken,
+    keep(token) {
+      if (file !== undefined) writeFileAtomic(file, `${token}\n`);
+    },
+    clock,
+    graceS: () => defaultSettings["api.token_grace_s"],
+    log: () => undefined,
+  });
+
+export async function openTestDaemon(
+  options: { claudemesh?: boolean; origin?: Origin } = {},
+): Promise<TestDaemon> {
   const clock = new FakeClock();
   const owner = generateKeyPair();
   const rootKey = Buffer.alloc(32, 7).toString("base64url");
@@ -81,6 +101,8 @@ export async function openTestDaemon(options: { claudemesh?: boolean } = {}): Pr
   const sealer = await openSealer();
   const log = () => undefined;
   let ids = 0;
+  const tokenFile = join(tempDir(), "local_token");
+  let settings: Settings = defaultSettings;
   const parts = assemble({
     clock,
     chance: () => 0,
@@ -92,10 +114,11 @@ export async function openTestDaemon(options: { claudemesh?: boolean } = {}): Pr
     inbox,
     directoryStore,
     configFile,
-    token: testToken,
+    token: testLocalToken(clock, tokenFile),
     sessionId: "test",
-    settings: () => defaultSettings,
+    settings: () => settings,
     startProblems: [],
+    ...(options.origin === undefined ? {} : { origin: options.origin }),
   });
   const { meshes } = parts;
   meshes.start();
@@ -117,10 +140,12 @@ export async function openTestDaemon(options: { claudemesh?: boolean } = {}): Pr
 
   const app = (wayIn: WayIn = { kind: "unix" }, publicHealth = false) =>
     buildApp({
+      ephemeral: parts.origin.ephemeral,
       handlers: handlersOf(parts),
       wayIn,
-      rules: () => ({ token: testToken, publicHealth }),
-      load: new Load(),
+      rules: () => ({ ...rulesOf(parts), publicHealth }),
+      load: new Load(parts.settings),
+      tallies: parts.tallies,
       log,
       logPlace: "daemon.log",
     });
@@ -133,6 +158,10 @@ export async function openTestDaemon(options: { claudemesh?: boolean } = {}): Pr
     mesh,
     sealer,
     configFile,
+    tokenFile,
+    set(changes) {
+      settings = { ...settings, ...changes };
+    },
     member(name, changes = {}) {
       const keys = generateKeyPair();
       const entry: MemberEntry = {

@@ -231,8 +231,10 @@ export class Member {
     );
   }
 
+  /** Without what the machine under the tests lacks: an image for CI may have nothing to be recognised by. */
   async health(): Promise<HealthReply> {
-    return v.parse(HealthReply, await this.get("/v1/health"));
+    const { problems, ...health } = v.parse(HealthReply, await this.get("/v1/health"));
+    return { ...health, problems: problems.filter(({ code }) => !ofThisMachine.includes(code)) };
   }
 
   /** The state of the link to the only (or first) mesh. */
@@ -264,6 +266,8 @@ export class Member {
     return new Database(join(this.daemonDir, `${name}.db`), { readwrite: true, create: false });
   }
 }
+
+const ofThisMachine = ["host_unidentifiable", "host_id_unreadable"];
 
 const PeerNames = v.object({ peers: v.array(v.object({ name: v.string() })) });
 
@@ -297,9 +301,9 @@ export class BrokerProcess {
   }
 
   /** On any free port the first time, and then on the same one. */
-  async up(): Promise<void> {
+  async up(flags: readonly string[] = []): Promise<void> {
     const port = this.#url === "" ? "0" : new URL(this.#url).port;
-    const args = ["broker", "up", "--foreground", "--port", port, "--json"];
+    const args = ["broker", "up", "--foreground", "--port", port, ...flags, "--json"];
     const broker = spawnCli(args, { env: this.env });
     await broker.waitForOutput(/"started":\s*true/);
     this.#url = v.parse(BrokerUp, JSON.parse(broker.stdout())).url;

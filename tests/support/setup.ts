@@ -9,6 +9,10 @@ import "./cleanup";
 setDefaultTimeout(30_000);
 
 for (const name of Object.keys(process.env)) {
-  if (/^(CI$|CONTINUOUS_INTEGRATION$|GITHUB_|GITLAB_|CLAUDEMESH_(?!BIN$))/.test(name))
+  if (
+    /^(CI$|CONTINUOUS_INTEGRATION$|GITHUB_|GITLAB_|BUILDKITE|CIRCLECI|JENKINS_|CLAUDEMESH_(?!BIN$))/.test(
+      name,
+    )
+  )
     delete process.env[name];
 }

@@ -14,6 +14,7 @@ export const brokerDown = defineCommand({
     data: {
       type: "string",
       valueHint: "DIR",
+      completes: "directory",
       description: "its data directory (default: CLAUDEMESH_BROKER_DATA, else broker/ beside config.json)",
     },
     timeout: {

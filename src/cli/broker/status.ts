@@ -11,6 +11,7 @@ export const brokerStatus = defineCommand({
     data: {
       type: "string",
       valueHint: "DIR",
+      completes: "directory",
       description: "its data directory (default: CLAUDEMESH_BROKER_DATA, else broker/ beside config.json)",
     },
   },

@@ -32,10 +32,16 @@ export const brokerUp = defineCommand({
     data: {
       type: "string",
       valueHint: "DIR",
+      completes: "directory",
       description: "its data directory (default: CLAUDEMESH_BROKER_DATA, else broker/ beside config.json)",
     },
-    "tls-cert": { type: "string", valueHint: "FILE", description: "certificate, PEM; with --tls-key" },
-    "tls-key": { type: "string", valueHint: "FILE", description: "its private key, PEM" },
+    "tls-cert": {
+      type: "string",
+      valueHint: "FILE",
+      completes: "file",
+      description: "certificate, PEM; with --tls-key",
+    },
+    "tls-key": { type: "string", valueHint: "FILE", completes: "file", description: "its private key, PEM" },
     "behind-proxy": { type: "boolean", description: "a proxy in front of it does TLS" },
     connections: {
       type: "enum",

@@ -15,6 +15,7 @@ export const outboxRequeue = defineCommand({
     id: {
       type: "positional",
       required: false,
+      completes: "requeueable_id",
       description: "which row: the id that send printed, or the row's own",
     },
     "all-failed": { type: "boolean", description: "every failed row, oldest first" },
@@ -26,6 +27,7 @@ export const outboxRequeue = defineCommand({
     "patch-payload": {
       type: "string",
       valueHint: "FILE",
+      completes: "file",
       description: "send this text instead; - reads standard input",
     },
   },

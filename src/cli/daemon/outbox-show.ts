@@ -7,7 +7,12 @@ export const outboxShow = defineCommand({
   name: "daemon outbox show",
   description: "one sent message, its errors, its requeue chain",
   args: {
-    id: { type: "positional", required: true, description: "the id that send printed, or the row's own" },
+    id: {
+      type: "positional",
+      required: true,
+      completes: "outbox_id",
+      description: "the id that send printed, or the row's own",
+    },
   },
   exits: [3, 4, 5, 7],
   examples: ["claudemesh daemon outbox show 01JD3WQ4M6Y6V1Q1C8H9GQK3ZR"],

@@ -1,9 +1,12 @@
-import { defineCommand } from "~/cli/command";
+import { defineCommand, type Host } from "~/cli/command";
+import { findSilentDaemon } from "~/cli/daemon/running";
 import { daemonClient } from "~/cli/daemon-client";
 import { columns, counted, localTime, printableLine, spanText } from "~/cli/text";
-import { versionSkew } from "~/client/client";
 import { MeshError } from "~/errors";
-import type { HealthReply } from "~/wire/ipc";
+import type { Ephemeral, HealthReply } from "~/wire/ipc";
+import { homeCheckEveryMs } from "~/wire/limits";
+
+const answerMsMax = 10_000;
 
 export const daemonStatus = defineCommand({
   name: "daemon status",
@@ -13,13 +16,27 @@ export const daemonStatus = defineCommand({
   examples: ["claudemesh daemon status", "claudemesh daemon status --json"],
   async run(_args, host) {
     const client = daemonClient(host);
-    const health = await client.call("health");
+    const health = await client.call("health", { timeoutMs: answerMsMax }).catch(async (error: unknown) => {
+      throw await explained(error, host);
+    });
     if (!("pid" in health)) throw new MeshError("incompatible_daemon", "the daemon hides its health");
-    const skew = versionSkew((await client.call("version")).daemon_version);
-    if (skew !== undefined) await host.out.note(`warning: ${skew}`);
     await host.out.answer(health, () => renderHealth(health, client.socketPath));
   },
 });
+
+/** That nobody answers is not yet that nobody is there. */
+async function explained(error: unknown, host: Host): Promise<unknown> {
+  if (!(error instanceof MeshError)) return error;
+  if (error.code !== "daemon_unreachable" && error.code !== "timed_out") return error;
+  const silent = await findSilentDaemon(host);
+  if (silent === undefined) return error;
+  const { pid } = silent;
+  return new MeshError(error.code, `${error.message}, and yet one runs: pid ${pid} holds its lock`, {
+    hint: `One that has only lost its socket puts it back within ${homeCheckEveryMs / 1000} s. Otherwise: claudemesh daemon restart, which ends it first.`,
+    details: { ...error.details, pid },
+    cause: error,
+  });
+}
 
 function renderHealth(health: HealthReply, socket: string): string {
   const { counts, oldest_pending_s } = health.outbox;
@@ -36,6 +53,8 @@ function renderHealth(health: HealthReply, socket: string): string {
     columns([
       ["daemon", `up for ${spanText(health.uptime_s)}, pid ${health.pid}`],
       ["socket", socket],
+      ...(health.managed_by ? [["managed by", `${health.managed_by} (${health.managed_unit ?? "?"})`]] : []),
+      ...(health.ephemeral === undefined ? [] : [["ephemeral", ephemeralText(health.ephemeral)]]),
       ...(meshes.length > 0
         ? meshes
         : [["mesh", "none yet: claudemesh mesh create NAME, or claudemesh join LINK"]]),
@@ -52,3 +71,6 @@ function renderHealth(health: HealthReply, socket: string): string {
     ]),
   ].join("\n");
 }
+
+const ephemeralText = ({ until }: Ephemeral): string =>
+  `nothing outlives it${until === undefined ? "" : `; it ends at ${localTime(until)}`}`;

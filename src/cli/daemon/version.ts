@@ -1,7 +1,6 @@
 import { defineCommand } from "~/cli/command";
 import { daemonClient } from "~/cli/daemon-client";
 import { columns, printableLine } from "~/cli/text";
-import { versionSkew } from "~/client/client";
 
 export const daemonVersion = defineCommand({
   name: "daemon version",
@@ -11,8 +10,6 @@ export const daemonVersion = defineCommand({
   examples: ["claudemesh daemon version"],
   async run(_args, host) {
     const reply = await daemonClient(host).call("version");
-    const skew = versionSkew(reply.daemon_version);
-    if (skew !== undefined) await host.out.note(`warning: ${skew}`);
     await host.out.answer(reply, () =>
       columns([
         ["daemon", reply.daemon_version],

@@ -1,14 +1,10 @@
-import { randomBytes } from "node:crypto";
-import { ulid } from "ulidx";
 import { duration, wholeNumber } from "~/cli/argv";
 import { defineCommand } from "~/cli/command";
-import { expectFrame, ownMesh, withBroker } from "~/cli/mesh/membership";
+import { ownMesh, withBroker } from "~/cli/mesh/membership";
 import { counted, localTime } from "~/cli/text";
 import { isoTime, systemClock } from "~/clock";
-import { MeshError } from "~/errors";
-import type { MeshEntry } from "~/identity/config";
-import { rootKeySha256, signInvite } from "~/identity/invite";
-import { keyPairFromSeed } from "~/identity/keys";
+import { newInvite } from "~/identity/invite";
+import { registerInvite } from "~/link/admission";
 import { inviteUsesMax } from "~/wire/limits";
 import { encodeInviteLink, inviteExpiryMsMax } from "~/wire/membership";
 
@@ -16,7 +12,12 @@ export const meshInvite = defineCommand({
   name: "mesh invite",
   description: "an invite link for others to join with",
   args: {
-    mesh: { type: "string", valueHint: "MESH", description: "which mesh, if this host is in several" },
+    mesh: {
+      type: "string",
+      valueHint: "MESH",
+      completes: "mesh",
+      description: "which mesh, if this host is in several",
+    },
     role: {
       type: "enum",
       options: ["member", "admin"],
@@ -45,40 +46,9 @@ export const meshInvite = defineCommand({
   async run({ mesh: wanted, role, expires, uses }, host) {
     const { out } = host;
     const mesh = ownMesh(host, wanted);
-    const rootKey = ownerRootKey(mesh);
     const expiresAtMs = Math.floor((systemClock.now() + expires) / 1000) * 1000;
-    const seed = randomBytes(32).toString("hex");
-    const invite = signInvite(
-      {
-        mesh_id: mesh.meshId,
-        mesh_slug: mesh.slug,
-        broker_url: mesh.brokerUrl,
-        expires_at: expiresAtMs / 1000,
-        mesh_root_key: rootKey,
-        role,
-        owner_pubkey: mesh.pubkey,
-        invite_id: ulid(),
-        invite_secret: seed,
-      },
-      mesh.secretKey,
-    );
-    await withBroker(mesh, async (connection) =>
-      expectFrame(
-        await connection.request({
-          type: "create_invite",
-          invite_id: invite.invite_id,
-          invite_public_key: keyPairFromSeed(seed).publicKey,
-          role,
-          expires_at: invite.expires_at,
-          max_uses: uses,
-          mesh_slug: mesh.slug,
-          broker_url: mesh.brokerUrl,
-          root_key_sha256: rootKeySha256(rootKey),
-          signature: invite.signature,
-        }),
-        "invite_created",
-      ),
-    );
+    const invite = newInvite(mesh, role, expiresAtMs);
+    await withBroker(mesh, (connection) => registerInvite(connection, invite, uses));
     const expires_at = isoTime(expiresAtMs);
     const link = encodeInviteLink(invite);
     await out.answer({ link, expires_at }, () => link);
@@ -90,20 +60,5 @@ export const meshInvite = defineCommand({
     }
   },
 });
-
-function ownerRootKey(mesh: MeshEntry): string {
-  if (mesh.ownerPubkey !== mesh.pubkey || mesh.rootKey === undefined) {
-    throw new MeshError("not_allowed", `only the owner of ${mesh.slug} can invite: its key signs the link`, {
-      hint: "Ask whoever created the mesh for a link.",
-    });
-  }
-  if (mesh.inviteVersion !== 3) {
-    throw new MeshError(
-      "not_allowed",
-      `${mesh.slug} is a mesh of a version-1 broker; this version makes no invites for those`,
-    );
-  }
-  return mesh.rootKey;
-}
 
 const isLoopback = (url: string): boolean => /^(127\..*|localhost|\[::1\])$/.test(new URL(url).hostname);

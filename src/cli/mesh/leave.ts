@@ -1,13 +1,18 @@
 import { defineCommand } from "~/cli/command";
-import { expectFrame, ownMesh, withBroker } from "~/cli/mesh/membership";
+import { ownMesh } from "~/cli/mesh/membership";
 import { MeshError } from "~/errors";
-import { type MeshEntry, updateConfig, withoutMesh } from "~/identity/config";
+import { updateConfig, withoutMesh } from "~/identity/config";
 
 export const meshLeave = defineCommand({
   name: "mesh leave",
   description: "leave a mesh and forget its keys",
   args: {
-    mesh: { type: "string", valueHint: "MESH", description: "which mesh, if this host is in several" },
+    mesh: {
+      type: "string",
+      valueHint: "MESH",
+      completes: "mesh",
+      description: "which mesh, if this host is in several",
+    },
     force: { type: "boolean", description: "forget it here although the broker does not take part" },
   },
   notes:
@@ -16,7 +21,8 @@ export const meshLeave = defineCommand({
   examples: ["claudemesh mesh leave --mesh team"],
   async run({ mesh: wanted, force }, host) {
     const mesh = ownMesh(host, wanted);
-    const told = await tellBroker(mesh).catch((error: unknown) => {
+    const { leaveMesh } = await import("~/link/leave");
+    const told = await leaveMesh(mesh).catch((error: unknown) => {
       if (!(error instanceof MeshError)) throw error;
       if (force) return error;
       throw new MeshError(error.code, error.message, {
@@ -34,16 +40,3 @@ export const meshLeave = defineCommand({
     }
   },
 });
-
-/** Nothing on success, also when the broker removed us before. */
-async function tellBroker(mesh: MeshEntry): Promise<undefined> {
-  try {
-    await withBroker(mesh, async (connection) =>
-      expectFrame(await connection.request({ type: "remove_member", pubkey: mesh.pubkey }), "member_removed"),
-    );
-  } catch (error) {
-    const code = error instanceof MeshError ? (error.details.broker_code ?? error.code) : undefined;
-    if (code !== "not_a_member" && code !== "removed" && code !== "unknown_mesh") throw error;
-  }
-  return undefined;
-}

@@ -6,7 +6,12 @@ export const meshMembers = defineCommand({
   name: "mesh members",
   description: "who belongs to a mesh, as its broker says and their admissions prove",
   args: {
-    mesh: { type: "string", valueHint: "MESH", description: "which mesh, if this host is in several" },
+    mesh: {
+      type: "string",
+      valueHint: "MESH",
+      completes: "mesh",
+      description: "which mesh, if this host is in several",
+    },
   },
   exits: [3, 4, 5, 7],
   examples: ["claudemesh mesh members", "claudemesh mesh members --mesh team --json"],

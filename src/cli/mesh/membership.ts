@@ -3,12 +3,11 @@ import { hostname } from "node:os";
 import * as v from "valibot";
 import { usageError } from "~/cli/argv";
 import type { Host } from "~/cli/command";
-import { MeshError } from "~/errors";
 import { type Config, chooseMesh, type MeshEntry, readConfig } from "~/identity/config";
 import { type Addressee, memberFound, resolveMember, standingOf, trustOf } from "~/identity/members";
 import { fetchMembers } from "~/link/members";
 import type { BrokerConnection } from "~/link/once";
-import type { BrokerFrame, MemberEntry } from "~/wire/broker";
+import type { MemberEntry } from "~/wire/broker";
 import { BrokerUrl, DisplayName, explainIssues } from "~/wire/text";
 
 /** A name for people to see; throws `usage` for one that cannot be used. */
@@ -54,20 +53,6 @@ function completed(text: string): string {
   return url.href;
 }
 
-/** Whether an answer leaves nothing open: the broker refused, and will refuse the same keys again. */
-export const isFinal = (error: unknown): boolean =>
-  error instanceof MeshError &&
-  [
-    "broker_refused",
-    "invite_expired",
-    "invite_invalid",
-    "invite_revoked",
-    "invite_used_up",
-    "mesh_exists",
-    "not_allowed",
-    "unauthorized",
-  ].includes(error.code);
-
 export const ownMesh = ({ paths }: Host, wanted: string | undefined): MeshEntry =>
   chooseMesh(readConfig(paths.configFile), wanted);
 
@@ -84,20 +69,6 @@ export async function withBroker<T>(
     connection.close();
   }
 }
-
-/** The answer if it is of the type that was asked for. Throws `bad_gateway`. */
-export function expectFrame<T extends BrokerFrame["type"]>(
-  frame: BrokerFrame,
-  type: T,
-): Extract<BrokerFrame, { type: T }> {
-  if (isFrame(frame, type)) return frame;
-  throw new MeshError("bad_gateway", `the broker answered ${frame.type} where ${type} was due`);
-}
-
-const isFrame = <T extends BrokerFrame["type"]>(
-  frame: BrokerFrame,
-  type: T,
-): frame is Extract<BrokerFrame, { type: T }> => frame.type === type;
 
 export interface KnownMember extends Addressee {
   entry: MemberEntry;

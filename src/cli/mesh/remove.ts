@@ -1,7 +1,8 @@
 import { usageError } from "~/cli/argv";
 import { defineCommand } from "~/cli/command";
-import { expectFrame, foundMember, listMembers, ownMesh, withBroker } from "~/cli/mesh/membership";
+import { foundMember, listMembers, ownMesh, withBroker } from "~/cli/mesh/membership";
 import { counted, printableLine, shortKey } from "~/cli/text";
+import { expectFrame } from "~/link/failure";
 
 export const meshRemove = defineCommand({
   name: "mesh remove",
@@ -10,9 +11,15 @@ export const meshRemove = defineCommand({
     member: {
       type: "positional",
       required: true,
+      completes: "member",
       description: "its name, its key, or the first 8 or more digits",
     },
-    mesh: { type: "string", valueHint: "MESH", description: "which mesh, if this host is in several" },
+    mesh: {
+      type: "string",
+      valueHint: "MESH",
+      completes: "mesh",
+      description: "which mesh, if this host is in several",
+    },
   },
   notes:
     "For the owner and admins. It is done without asking, and the removed key cannot come back. Every invite that is still open is revoked, so that whoever was removed has no way in.",

@@ -16,9 +16,15 @@ export const meshTrust = defineCommand({
     member: {
       type: "positional",
       required: true,
+      completes: "member",
       description: "its name, its key, or the first 8 or more digits",
     },
-    mesh: { type: "string", valueHint: "MESH", description: "which mesh, if this host is in several" },
+    mesh: {
+      type: "string",
+      valueHint: "MESH",
+      completes: "mesh",
+      description: "which mesh, if this host is in several",
+    },
   },
   notes:
     "A member is refused when nothing proves that the owner let it in, or when its name had another key before. Compare the whole key with its owner over another channel first: this command believes it from then on.",

@@ -2,7 +2,6 @@
  * Who may call the local API. How a request came in is known from the listener that took it, never guessed. A web page in
  * the user's browser, a rebound DNS name and another user's process are all kept out here, before anything is read.
  */
-import { createHmac, timingSafeEqual } from "node:crypto";
 import { MeshError } from "~/errors";
 
 export type WayIn =
@@ -11,9 +10,12 @@ export type WayIn =
   | { kind: "tcp"; port: number };
 
 export interface GateRules {
-  token: string;
+  /** Whether it is the local token, found out in constant time. */
+  accepts(token: string): boolean;
   /** `/v1/health` may be asked without a token, and then shows only that the daemon serves. */
   publicHealth: boolean;
+  /** Web origins that the user let in; all others are kept out. */
+  allowedOrigins: readonly string[];
 }
 
 /** `open`: without a token, for what may be seen without one. */
@@ -49,14 +51,25 @@ export function admit(request: Request, path: string, wayIn: WayIn, rules: GateR
       ),
     );
   }
-  if (headers.has("origin") || headers.has("referer") || request.method === "OPTIONS") {
-    return refused(new MeshError("forbidden_origin", "web pages may not call this API"));
+  const callers = webCallersOf(headers);
+  const stranger = callers.find((origin) => !rules.allowedOrigins.includes(origin));
+  // No page is told that it may: a browser that asks beforehand is refused, whatever is allowed.
+  if (stranger !== undefined || request.method === "OPTIONS") {
+    return refused(
+      new MeshError("forbidden_origin", "web pages may not call this API", {
+        hint:
+          stranger === undefined || stranger === "null"
+            ? undefined
+            : `If ${stranger} is yours: claudemesh config set daemon.allowed_origins ${stranger}`,
+      }),
+    );
   }
-  if (wayIn.kind === "unix") return { kind: "full" };
+  // Whoever forwards a page's request to the socket must show, as the page must over TCP, that the user wants it.
+  if (wayIn.kind === "unix" && callers.length === 0) return { kind: "full" };
   if (path === "/v1/challenge") return { kind: "open" };
   const authorization = headers.get("authorization");
   if (authorization === null && path === "/v1/health" && rules.publicHealth) return { kind: "open" };
-  if (authorization !== null && isBearer(authorization, rules.token)) return { kind: "full" };
+  if (authorization !== null && isBearer(authorization, rules)) return { kind: "full" };
   return refused(
     new MeshError("unauthorized", authorization === null ? "a token is needed" : "the token is wrong", {
       hint: "Send Authorization: Bearer with the content of local_token in the daemon's directory, or use the Unix socket.",
@@ -64,9 +77,13 @@ export function admit(request: Request, path: string, wayIn: WayIn, rules: GateR
   );
 }
 
-/** Proof that this server knows the token: HMAC-SHA-256(token, nonce) in hex; `nonceHex` are bytes in hex. */
-export const challengeProof = (token: string, nonceHex: string): string =>
-  createHmac("sha256", token).update(Buffer.from(nonceHex, "hex")).digest("hex");
+/** The origins that a browser says the request comes from; `null` for one that it hides or that is none. */
+function webCallersOf(headers: Headers): string[] {
+  const referer = headers.get("referer");
+  return [headers.get("origin"), referer === null ? null : (URL.parse(referer)?.origin ?? "null")].filter(
+    (origin) => origin !== null,
+  );
+}
 
 function hasTokenInQuery(url: string): boolean {
   const start = url.indexOf("?");
@@ -79,9 +96,7 @@ function isOurHost(host: string | null, wayIn: WayIn): boolean {
   return loopbackNames.some((name) => host === name + suffix);
 }
 
-/** Compared by keyed digests of equal length, so that the time taken tells nothing of either. */
-function isBearer(authorization: string, token: string): boolean {
-  const match = /^Bearer ([A-Za-z0-9_-]+)$/.exec(authorization);
-  const digest = (text: string) => createHmac("sha256", "compare").update(text).digest();
-  return timingSafeEqual(digest(match?.[1] ?? ""), digest(token));
+function isBearer(authorization: string, rules: GateRules): boolean {
+  const [, token] = /^Bearer ([A-Za-z0-9_-]+)$/.exec(authorization) ?? [];
+  return token !== undefined && rules.accepts(token);
 }

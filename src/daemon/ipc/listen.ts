@@ -1,9 +1,10 @@
 /**
  * The two ways in: a Unix socket that only its owner can open, and TCP on the loopback address behind a token. Each is a
  * server of its own, so that how a request came is known. A socket file is replaced only by the holder of the daemon's
- * lock, when nobody answers on it.
+ * lock, when nobody answers on it (stale.ts).
  */
 import { chmodSync } from "node:fs";
+import type { GateRules } from "~/daemon/ipc/gate";
 import {
   getChallenge,
   getHealth,
@@ -11,34 +12,39 @@ import {
   getProfile,
   getVersion,
   postProfile,
+  postTokenRotate,
 } from "~/daemon/ipc/handlers/about";
 import { getEvents } from "~/daemon/ipc/handlers/events";
 import { getInbox, postInboxAck } from "~/daemon/ipc/handlers/inbox";
 import { getMessage } from "~/daemon/ipc/handlers/messages";
+import { getMetrics } from "~/daemon/ipc/handlers/metrics";
 import { getOutbox, getOutboxRow, postRequeue } from "~/daemon/ipc/handlers/outbox";
 import { getPeers } from "~/daemon/ipc/handlers/peers";
 import { postSend } from "~/daemon/ipc/handlers/post-send";
 import { buildApp, type Handlers, Load } from "~/daemon/ipc/server";
+import { clearStaleSocket } from "~/daemon/ipc/stale";
 import type { DaemonParts } from "~/daemon/parts";
 import { removeFile, writeFileAtomic } from "~/disk/file";
 import { MeshError, messageOf, systemCodeOf } from "~/errors";
 import type { Log } from "~/log";
-import { ipcBodyBytesMax, stopGraceMs, tcpPortDefault } from "~/wire/limits";
+import { ipcBodyBytesMax, tcpPortDefault } from "~/wire/limits";
 import type { DaemonPaths } from "~/wire/paths";
 
 export interface ListenOptions {
   parts: DaemonParts;
   paths: DaemonPaths;
+  /** `port` undefined: the usual one, or any that is free when it is taken. */
   tcp: false | { port: number | undefined };
-  publicHealth: boolean;
   log: Log;
 }
 
 export interface Listeners {
   /** Null when TCP is off or no port could be had. */
   tcpPort: number | null;
-  /** Takes no new requests, lets those at work finish within a bounded time, and removes the files. */
-  stop(): Promise<void>;
+  /** Listens anew where the socket file was lost. Throws what keeps it from that. */
+  restoreSocket(): Promise<void>;
+  /** Takes no new requests, lets those at work finish within a bounded time, and removes the files if they are ours. */
+  stop(isOurs: boolean): Promise<void>;
 }
 
 type Server = ReturnType<typeof Bun.serve>;
@@ -46,10 +52,23 @@ type Server = ReturnType<typeof Bun.serve>;
 export function listen(options: ListenOptions): Listeners {
   const { parts, paths, log } = options;
   const handlers = handlersOf(parts);
-  const load = new Load();
-  const rules = () => ({ token: parts.token, publicHealth: options.publicHealth });
-  const shared = { handlers, load, rules, clock: parts.clock, log, logPlace: paths.log };
-  const servers = [serveUnix(paths, buildApp({ ...shared, wayIn: { kind: "unix" } }).fetch)];
+  const load = new Load(parts.settings);
+  const { tallies } = parts;
+  const rules = () => rulesOf(parts);
+  const shared = {
+    ephemeral: parts.origin.ephemeral,
+    handlers,
+    load,
+    tallies,
+    rules,
+    clock: parts.clock,
+    log,
+    logPlace: paths.log,
+  };
+  const unixFetch = buildApp({ ...shared, wayIn: { kind: "unix" } }).fetch;
+  let unix = serveUnix(paths, unixFetch);
+  /** Those whose socket file was lost: they go on with the connections that they have. */
+  const servers: Server[] = [];
   const tcp = options.tcp === false ? undefined : serveTcp(options.tcp.port, options, shared);
   if (tcp !== undefined) servers.push(tcp);
   const tcpPort = tcp?.port ?? null;
@@ -57,13 +76,31 @@ export function listen(options: ListenOptions): Listeners {
   else writeFileAtomic(paths.httpPort, `${tcpPort}\n`);
   return {
     tcpPort,
-    async stop() {
-      removeFile(paths.httpPort);
+    async restoreSocket() {
+      await clearStaleSocket(paths.socket);
+      // Bun removes what is at the path of a server that begins to stop, so this one goes before the next one comes.
+      servers.push(unix);
+      void unix.stop(false);
+      unix = serveUnix(paths, unixFetch);
+    },
+    async stop(isOurs) {
+      // In a directory that is somebody else's by now, the socket and the port file are too.
+      if (isOurs) {
+        removeFile(paths.httpPort);
+        servers.push(unix);
+      }
       await Promise.all(servers.map((server) => stopServer(server, options)));
-      removeFile(paths.socket);
+      if (isOurs) removeFile(paths.socket);
     },
   };
 }
+
+/** As the settings are now. */
+export const rulesOf = ({ token, settings }: DaemonParts): GateRules => ({
+  accepts: (text) => token.accepts(text),
+  publicHealth: settings()["daemon.public_health"],
+  allowedOrigins: settings()["daemon.allowed_origins"],
+});
 
 export const handlersOf = (parts: DaemonParts): Handlers => ({
   challenge: getChallenge(parts),
@@ -80,6 +117,8 @@ export const handlersOf = (parts: DaemonParts): Handlers => ({
   outbox: getOutbox(parts),
   outboxRow: getOutboxRow(parts),
   requeue: postRequeue(parts),
+  metrics: getMetrics(parts),
+  rotateToken: postTokenRotate(parts),
   openapi: getOpenApi(),
 });
 
@@ -95,8 +134,6 @@ const maxRequestBodySize = ipcBodyBytesMax + 64 * 1024;
 const patient: object = { idleTimeout: 0 };
 
 function serveUnix(paths: DaemonPaths, fetch: Fetch): Server {
-  // We hold the lock, so no daemon serves here: a socket file that is left over belongs to one that died.
-  removeFile(paths.socket);
   const umask = process.umask(0o177);
   try {
     const server = Bun.serve({
@@ -157,7 +194,7 @@ function serveTcp(
 async function stopServer(server: Server, { parts }: ListenOptions): Promise<void> {
   const graceful = server.stop(false);
   const { promise: timedOut, resolve } = Promise.withResolvers<void>();
-  const timer = parts.clock.after(stopGraceMs, resolve);
+  const timer = parts.clock.after(parts.settings()["daemon.stop_grace_s"] * 1000, resolve);
   await Promise.race([graceful, timedOut]);
   timer.cancel();
   await server.stop(true);

@@ -6,11 +6,24 @@ import { Hono } from "hono";
 import * as v from "valibot";
 import { type Clock, systemClock } from "~/clock";
 import { type Admission, admit, type GateRules, type WayIn } from "~/daemon/ipc/gate";
+import type { RouteLabel, Tallies } from "~/daemon/tallies";
 import { storageError } from "~/disk/file";
-import { asMeshError, errorBody, httpStatusOf, MeshError, systemCodeOf } from "~/errors";
+import { asMeshError, type ErrorCode, errorBody, httpStatusOf, MeshError, systemCodeOf } from "~/errors";
 import type { Log } from "~/log";
-import { type BodyOf, type QueryOf, type ReplyOf, type RouteName, routes } from "~/wire/ipc";
-import { ipcBodyBytesMax, ipcBodyMsMax, ipcRequestsAtWorkMax, ipcRequestsWaitingMax } from "~/wire/limits";
+import { defaultSettings, type Settings } from "~/settings/knobs";
+import { version } from "~/version";
+import { faultOf, framesOf } from "~/wire/fault";
+import {
+  type BodyOf,
+  type Ephemeral,
+  ephemeralHeader,
+  type QueryOf,
+  type ReplyOf,
+  type RouteName,
+  routes,
+  versionHeader,
+} from "~/wire/ipc";
+import { ipcBodyBytesMax, ipcBodyMsMax } from "~/wire/limits";
 import { explainIssues } from "~/wire/text";
 
 export interface Call<R extends RouteName> {
@@ -37,9 +50,12 @@ export interface ServerOptions {
   wayIn: WayIn;
   rules: () => GateRules;
   load: Load;
+  tallies: Tallies;
   /** Default: the system's. */
   clock?: Clock;
   log: Log;
+  /** Nothing outlives this daemon: every answer says so. */
+  ephemeral?: Ephemeral | undefined;
   /** Where a person finds the log, for the message of a 500. */
   logPlace: string;
 }
@@ -48,15 +64,21 @@ export interface ServerOptions {
 export class Load {
   atWork = 0;
   waiting = 0;
+  readonly #settings: () => Settings;
+
+  constructor(settings: () => Settings = () => defaultSettings) {
+    this.#settings = settings;
+  }
 
   enter(): void {
-    if (this.atWork >= ipcRequestsAtWorkMax)
-      throw busy(`${ipcRequestsAtWorkMax} requests are at work already`);
+    const most = this.#settings()["api.requests_at_work_max"];
+    if (this.atWork >= most) throw busy(`${most} requests are at work already`);
     this.atWork++;
   }
 
   beginWaiting(): void {
-    if (this.waiting >= ipcRequestsWaitingMax) throw busy(`${ipcRequestsWaitingMax} requests wait already`);
+    const most = this.#settings()["api.requests_waiting_max"];
+    if (this.waiting >= most) throw busy(`${most} requests wait already`);
     this.atWork--;
     this.waiting++;
   }
@@ -71,29 +93,38 @@ type AnyHandler = (call: Call<RouteName>) => Answer<RouteName> | Promise<Answer<
 
 export function buildApp(options: ServerOptions): Hono {
   const app = new Hono();
+  options.tallies.load = options.load;
   for (const name of routeNames) {
     const route = routes[name];
     // The table ties each handler to its route's schemas; here they are all alike.
     const handler = options.handlers[name] as AnyHandler;
     app.on(route.method, route.path, (context) =>
-      respond(options, context.req.raw, context.req.path, (admission, request, signal, beginWaiting) => {
-        // Hono takes HEAD for GET and drops the body unread: an event stream would stay open for nobody.
-        if (request.method !== route.method) throw unknownRoute(request.method, context.req.path);
-        return serve(
-          name,
-          handler,
-          admission,
-          request,
-          Object.values(context.req.param())[0] ?? "",
-          signal,
-          beginWaiting,
-          options.clock ?? systemClock,
-        );
-      }),
+      respond(
+        options,
+        name,
+        context.req.raw,
+        context.req.path,
+        (admission, request, signal, beginWaiting) => {
+          // Hono takes HEAD for GET and drops the body unread: an event stream would stay open for nobody.
+          if (request.method !== route.method) throw unknownRoute(request.method, context.req.path);
+          return serve(
+            name,
+            handler,
+            admission,
+            request,
+            Object.values(context.req.param())[0] ?? "",
+            signal,
+            beginWaiting,
+            options.clock ?? systemClock,
+            // The OpenAPI document is of another standard, and public health of a fixed shape.
+            admission.kind === "full" && name !== "openapi" ? options.ephemeral : undefined,
+          );
+        },
+      ),
     );
   }
   app.all("*", (context) =>
-    respond(options, context.req.raw, context.req.path, () => {
+    respond(options, "none", context.req.raw, context.req.path, () => {
       throw unknownRoute(context.req.method, context.req.path);
     }),
   );
@@ -111,31 +142,62 @@ type Work = (
 
 async function respond(
   options: ServerOptions,
+  route: RouteLabel,
   request: Request,
   path: string,
   work: Work,
 ): Promise<Response> {
-  const { load, log } = options;
+  const { load, log, tallies, clock = systemClock } = options;
+  const beganMs = clock.monotonicMs();
+  const ended = (response: Response, error?: ErrorCode): Response => {
+    if (isTrusted) introduce(response, options);
+    const seconds = (clock.monotonicMs() - beganMs) / 1000;
+    tallies.requestEnded({ route, wayIn: options.wayIn.kind, status: response.status, error, seconds });
+    const { status } = response;
+    log("debug", "request", {
+      route,
+      way_in: options.wayIn.kind,
+      status,
+      error,
+      ms: Math.round(seconds * 1000),
+    });
+    return response;
+  };
   const counted: { as: "none" | "work" | "waiting" } = { as: "none" };
+  let isTrusted = false;
   try {
     const admission = admit(request, path, options.wayIn, options.rules());
     if (admission.kind === "refused") {
-      log("warn", "security_refusal", { code: admission.error.code, way_in: options.wayIn.kind, path });
+      tallies.securityRefusals.add(admission.error.code);
+      log("warn", "security_refusal", {
+        code: admission.error.code,
+        way_in: options.wayIn.kind,
+        route: routeOf(request.method, path),
+      });
       throw admission.error;
     }
+    isTrusted = admission.kind === "full";
     load.enter();
     counted.as = "work";
-    return await work(admission, request, request.signal, () => {
+    const response = await work(admission, request, request.signal, () => {
       if (counted.as === "waiting") return;
       load.beginWaiting();
       counted.as = "waiting";
     });
+    return ended(response);
   } catch (thrown) {
-    return errorResponse(thrown, options);
+    const { ephemeral } = isTrusted ? options : {};
+    return ended(errorResponse(thrown, options, ephemeral), errorOf(thrown).code);
   } finally {
     if (counted.as === "work") load.atWork--;
     if (counted.as === "waiting") load.waiting--;
   }
+}
+
+/** Every answer to a caller that was let in says who gives it, so that nobody has to ask. */
+function introduce({ headers }: Response, { ephemeral }: ServerOptions): void {
+  headers.set(versionHeader, version);
+  if (ephemeral !== undefined) headers.set(ephemeralHeader, ephemeral.until ?? "end");
 }
 
 async function serve(
@@ -147,6 +209,7 @@ async function serve(
   signal: AbortSignal,
   beginWaiting: () => void,
   clock: Clock,
+  ephemeral: Ephemeral | undefined,
 ): Promise<Response> {
   const route: { query?: v.GenericSchema; body?: v.GenericSchema } = routes[name];
   const query = parse(route.query ?? noQuery, readQuery(request.url));
@@ -161,7 +224,10 @@ async function serve(
     signal,
     beginWaiting,
   });
-  return answer instanceof Response ? answer : Response.json(answer.json, { status: answer.status ?? 200 });
+  if (answer instanceof Response) return answer;
+  const { json: own } = answer;
+  const json = ephemeral === undefined || typeof own !== "object" ? own : { ...own, ephemeral };
+  return Response.json(json, { status: answer.status ?? 200 });
 }
 
 const noQuery = v.strictObject({});
@@ -248,6 +314,12 @@ function unknownRoute(method: string, path: string): MeshError {
   });
 }
 
+/** For the log: a path is text that anybody may choose, and may hold what does not belong there. */
+const routeOf = (method: string, path: string): string => {
+  const known = routeNames.map((name) => routes[name]).find((route) => matches(route.path, path));
+  return known === undefined ? "unknown" : `${method === known.method ? method : "other"} ${known.path}`;
+};
+
 function matches(template: string, path: string): boolean {
   const wanted = template.split("/");
   const given = path.split("/");
@@ -261,16 +333,19 @@ function matches(template: string, path: string): boolean {
 const isStorageFailure = (thrown: unknown): boolean =>
   /^SQLITE_(FULL|READONLY|IOERR|CORRUPT|NOTADB|CANTOPEN|BUSY|LOCKED)/.test(systemCodeOf(thrown) ?? "");
 
-function errorResponse(thrown: unknown, options: ServerOptions): Response {
-  const error = isStorageFailure(thrown)
+const errorOf = (thrown: unknown): MeshError =>
+  isStorageFailure(thrown)
     ? storageError("the daemon's files could not be used", thrown)
     : asMeshError(thrown);
+
+function errorResponse(thrown: unknown, options: ServerOptions, ephemeral?: Ephemeral): Response {
+  const more = ephemeral === undefined ? {} : { ephemeral };
+  const error = errorOf(thrown);
   const status = httpStatusOf(error.code);
-  if (error.code !== "internal") return Response.json(errorBody(error), { status });
-  const cause = thrown instanceof Error ? thrown : undefined;
-  options.log("error", "request_failed", { error: error.message, stack: cause?.stack });
+  if (error.code !== "internal") return Response.json({ ...errorBody(error), ...more }, { status });
+  options.log("error", "request_failed", { error: faultOf(thrown), at: framesOf(thrown) });
   const report = new MeshError("internal", "the daemon failed to handle this request; that is a bug", {
     hint: `The log says more: ${options.logPlace}`,
   });
-  return Response.json(errorBody(report), { status });
+  return Response.json({ ...errorBody(report), ...more }, { status });
 }

@@ -99,6 +99,7 @@ class FakeSocket implements Socket {
 let clock: FakeClock;
 let db: Database;
 let store: Store;
+let core: Core;
 let exchange: Exchange;
 let alice: TestMember;
 let bob: TestMember;
@@ -129,8 +130,9 @@ beforeEach(() => {
     role: "member",
     at: 1,
   });
+  core = new Core(store, bounds, newId);
   exchange = new Exchange({
-    core: new Core(store, bounds, newId),
+    core,
     writer: new Writer(db, clock),
     clock,
     bounds,
@@ -417,6 +419,7 @@ describe("a socket that does not drain", () => {
       }
       expect(fromAlice.events).toContain("terminate");
     }
+    expect(core.tallies.closedByBroker.get("backlog")).toBe(2);
   });
 });
 
@@ -439,6 +442,7 @@ describe("time", () => {
     expect(alive.events.filter((event) => event === "ping").length).toBe(4);
     expect(alive.closed).toBeUndefined();
     expect(silent.events).toEqual(["ping", "ping", "terminate"]);
+    expect(core.tallies.closedByBroker.get("silence")).toBe(1);
   });
 
   test("leases lapse by themselves, again and again", async () => {

@@ -3,6 +3,7 @@ import { beforeEach, describe, expect, test } from "bun:test";
 import type { Hono } from "hono";
 import * as v from "valibot";
 import { createApp } from "~/broker/http";
+import { Tallies } from "~/broker/tallies";
 import { MeshError } from "~/errors";
 
 const token = "T".repeat(43);
@@ -26,6 +27,7 @@ const health = {
 };
 
 let app: Hono;
+let tallies: Tallies;
 let calls: unknown[];
 let faults: string[];
 /** Thrown by whatever is called next. */
@@ -35,6 +37,7 @@ beforeEach(() => {
   calls = [];
   faults = [];
   failure = undefined;
+  tallies = new Tallies();
   const called = <T>(request: unknown, answer: T): Promise<T> => {
     calls.push(request);
     return failure === undefined ? Promise.resolve(answer) : Promise.reject(failure);
@@ -42,6 +45,8 @@ beforeEach(() => {
   app = createApp({
     adminToken: token,
     health: () => health,
+    metrics: () => called("metrics", new Response("up 1\n")),
+    tallies,
     createMesh: (request) => called(request, { meshId: "mesh", memberId: "member" }),
     joinMesh: (request) =>
       called(request, {
@@ -73,6 +78,29 @@ test("GET /health", async () => {
   expect(await response.json()).toEqual(health);
 });
 
+const noToken = [
+  {},
+  { authorization: "" },
+  { authorization: token },
+  { authorization: "Bearer " },
+  { authorization: `Bearer ${token}x` },
+  { authorization: `Basic ${token}` },
+];
+
+describe("GET /metrics", () => {
+  test("answers whoever has the admin token", async () => {
+    const response = await app.request("/metrics", { headers: authorized });
+    expect([response.status, await response.text()]).toEqual([200, "up 1\n"]);
+  });
+
+  test.each(noToken)("and nobody else: %j", async (headers) => {
+    const response = await app.request("/metrics", { headers });
+    expect(response.status).toBe(401);
+    expect(await response.json()).toMatchObject({ error: "unauthorized" });
+    expect(calls).toEqual([]);
+  });
+});
+
 describe("POST /meshes", () => {
   test("makes a mesh", async () => {
     expect(await post("/meshes", meshRequest, authorized)).toEqual({
@@ -82,15 +110,7 @@ describe("POST /meshes", () => {
     expect(calls).toEqual([meshRequest]);
   });
 
-  const wrong = [
-    {},
-    { authorization: "" },
-    { authorization: token },
-    { authorization: "Bearer " },
-    { authorization: `Bearer ${token}x` },
-    { authorization: `Basic ${token}` },
-  ];
-  test.each(wrong)("wants the admin token, and this is none: %j", async (headers) => {
+  test.each(noToken)("wants the admin token, and this is none: %j", async (headers) => {
     const { status, body } = await post("/meshes", meshRequest, headers);
     expect([status, body.error]).toEqual([401, "unauthorized"]);
     expect(body.hint).toContain("admin-token");
@@ -126,6 +146,7 @@ describe("POST /join", () => {
       memberId: "member",
       alreadyMember: true,
     });
+    expect([tallies.joins.get("joined"), tallies.joins.get("already_member")]).toEqual([1, 1]);
   });
 
   const version1 = { invite_token: "t", invite_payload: {}, peer_pubkey: key, display_name: "Bob" };
@@ -168,6 +189,7 @@ describe("POST /join", () => {
     failure = error;
     expect(await post("/join", joinRequest)).toEqual({ status, body });
     expect(faults).toHaveLength(logged);
+    expect(tallies.joins.get(body.error)).toBe(1);
   });
 });
 
@@ -200,7 +222,7 @@ describe("any route", () => {
   test("no such route, and the wrong method", async () => {
     for (const [path, method, status, error] of [
       ["/", "GET", 404, "no_such_route"],
-      ["/metrics", "GET", 404, "no_such_route"],
+      ["/metrics", "POST", 405, "method_not_allowed"],
       ["/health", "POST", 405, "method_not_allowed"],
       ["/join", "GET", 405, "method_not_allowed"],
       ["/meshes", "DELETE", 405, "method_not_allowed"],

@@ -13,6 +13,7 @@ import { peers } from "~/cli/peers";
 import { profile } from "~/cli/profile";
 import { track } from "~/cli/track";
 import { version } from "~/version";
+import { versionHeader } from "~/wire/ipc";
 import { type FakeDaemon, fakeDaemon, json, type Seen } from "../client/fake-daemon";
 import { type CapturedHost, type CaptureOptions, capturedHost } from "./captured-host";
 
@@ -116,16 +117,18 @@ describe("status", () => {
   };
   const daemonOf =
     (daemon_version: string) =>
-    ({ target }: Seen): Response =>
-      target === "/v1/health"
-        ? json(health)
-        : json({
-            daemon_version,
-            ipc_api: "v1",
-            ipc_features: ["x"],
-            schema_version: 1,
-            meshes: { team: { broker_features: null } },
-          });
+    ({ target }: Seen): Response => {
+      const versions = {
+        daemon_version,
+        ipc_api: "v1",
+        ipc_features: ["x"],
+        schema_version: 1,
+        meshes: { team: { broker_features: null } },
+      };
+      const response = json(target === "/v1/health" ? health : versions);
+      response.headers.set(versionHeader, daemon_version);
+      return response;
+    };
 
   test("shows links, queues and problems with their way out", async () => {
     const { host } = hostWith(daemonOf(version));
@@ -150,7 +153,7 @@ describe("status", () => {
       const { host } = hostWith(daemonOf("9.9.9"), { json: true });
       await command.execute(["--json"], host);
       expect(host.notes).toEqual([
-        expect.stringMatching(/^warning: the daemon runs version 9\.9\.9, .*daemon up$/),
+        expect.stringMatching(/^warning: the daemon runs version 9\.9\.9, .*daemon restart$/),
       ]);
     },
   );

@@ -41,10 +41,10 @@ describe("daemon", () => {
     const socket = join(env.CLAUDEMESH_CONFIG_DIR ?? "", "daemon/daemon.sock");
     expect(started).toEqual({ pid: expect.any(Number), socket, started: true });
     expect(await json(up, env)).toEqual({ ...started, started: false });
-    expect(await json(["daemon", "status"], env)).toMatchObject({ ok: true, pid: started.pid, problems: [] });
+    expect(await json(["daemon", "status"], env)).toMatchObject({ ok: true, pid: started.pid });
     expect(await json(["daemon", "version"], env)).toMatchObject({ ipc_api: "v1" });
     expect(statSync(join(env.CLAUDEMESH_CONFIG_DIR ?? "", "daemon/daemon.log")).mode & 0o777).toBe(0o600);
-    expect(await json(["daemon", "down"], env)).toEqual({ stopped: true, pid: started.pid });
+    expect(await json(["daemon", "down"], env)).toEqual({ stopped: true, pid: started.pid, unsent: 0 });
     expect(isRunning(Number(started.pid))).toBe(false);
     expect(await json(["daemon", "down"], env)).toEqual({ stopped: false, pid: null });
   });
@@ -99,7 +99,7 @@ describe("daemon", () => {
     expect(await child.exited).toBe(0);
   });
 
-  test("one that does not end in time is named, with what can be done", async () => {
+  test("one that neither answers nor ends in time is found by its lock and named, with what can be done", async () => {
     const env = home();
     const { pid } = await json(up, env);
     process.kill(Number(pid), "SIGSTOP");
@@ -108,7 +108,8 @@ describe("daemon", () => {
     });
     const { status, stderr } = await runSource(["daemon", "down", "--timeout", "1"], { env });
     expect(status).toBe(7);
-    expect(stderr).toContain("the daemon did not answer within 1 s");
+    expect(stderr).toContain(`the daemon (pid ${pid}) has not ended in time`);
+    expect(stderr).toContain(`kill -9 ${pid}`);
   });
 });
 

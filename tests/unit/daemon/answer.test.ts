@@ -1,12 +1,13 @@
 /** What a broker's answer does to a row: every verdict × every state of the row. */
 import { describe, expect, test } from "bun:test";
-import { type AnsweredRow, retryDelayMs, stepAnswered } from "~/daemon/answer";
+import { type AnsweredRow, type RetryPolicy, retryDelayMs, stepAnswered } from "~/daemon/answer";
 import type { Verdict } from "~/link/answer";
 import { outboxStatuses } from "~/wire/ipc";
 import { retryAfterMsMax, unrecognisedAttemptsMax } from "~/wire/limits";
 
 const now = 1_000_000_000;
 const maxAgeMs = 168 * 3600 * 1000;
+const policy: RetryPolicy = { maxAgeMs, delayMsMin: 500, delayMsMax: 60_000, unrecognisedAttemptsMax };
 const inflight: AnsweredRow = {
   status: "inflight",
   attempts: 0,
@@ -14,7 +15,7 @@ const inflight: AnsweredRow = {
   first_sent_at: now,
 };
 const step = (row: Partial<AnsweredRow>, verdict: Verdict, chance = 0) =>
-  stepAnswered({ ...inflight, ...row }, verdict, now, maxAgeMs, chance);
+  stepAnswered({ ...inflight, ...row }, verdict, now, policy, chance);
 
 const acceptance: Verdict = { kind: "accepted", messageId: "m-1", duplicate: false, historyGone: false };
 const refusals: Verdict[] = [
@@ -71,7 +72,7 @@ test("a transient refusal counts an attempt and waits, at least as long as the b
   expect(step({ attempts: 4 }, transient(undefined), 0)).toEqual({
     to: "pending",
     attempts: 5,
-    retryAtMs: now + retryDelayMs(5, 0),
+    retryAtMs: now + retryDelayMs(5, policy, 0),
     lastError: "rate_limited",
   });
   expect(step({}, transient(7_000), 0)).toMatchObject({ retryAtMs: now + 7_000 });
@@ -101,7 +102,19 @@ test("the backoff doubles up to a minute, with full jitter above half a second",
     [7, 60_000],
     [1_000_000, 60_000],
   ] as const) {
-    expect(retryDelayMs(attempts, 0)).toBe(500);
-    expect(retryDelayMs(attempts, 1)).toBe(ceiling);
+    expect(retryDelayMs(attempts, policy, 0)).toBe(500);
+    expect(retryDelayMs(attempts, policy, 1)).toBe(ceiling);
   }
+});
+
+test("the policy bounds the backoff, the attempts and the age", () => {
+  const other: RetryPolicy = { maxAgeMs: 1_000, delayMsMin: 10, delayMsMax: 40, unrecognisedAttemptsMax: 2 };
+  expect([1, 2, 3].map((attempts) => retryDelayMs(attempts, other, 1))).toEqual([20, 40, 40]);
+  expect(retryDelayMs(9, { delayMsMin: 40, delayMsMax: 40 }, 0.5)).toBe(40);
+  const odd: Verdict = { kind: "unrecognised", why: "?" };
+  expect(stepAnswered(inflight, odd, now, other, 0)).toMatchObject({ to: "pending" });
+  expect(stepAnswered({ ...inflight, attempts: 1 }, odd, now, other, 0)).toMatchObject({ to: "dead" });
+  const busy: Verdict = { kind: "transient", why: "busy", retryAfterMs: undefined };
+  const old = { ...inflight, first_sent_at: now - 1_001 };
+  expect(stepAnswered(old, busy, now, other, 0)).toEqual({ to: "dead", lastError: "expired" });
 });

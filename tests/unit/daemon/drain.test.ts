@@ -6,6 +6,7 @@ import { applySend, prepareSend } from "~/daemon/ipc/handlers/send";
 import { openSqlite } from "~/disk/sqlite";
 import { Writer } from "~/disk/writer";
 import type { BrokerTerms } from "~/link/negotiate";
+import { defaultSettings, type Settings } from "~/settings/knobs";
 import type { AckFrame, ClientFrameInput } from "~/wire/broker";
 import { answerTimeoutMs, retryAfterMsMax, retryDelayMsMax, sendWindowMessagesMax } from "~/wire/limits";
 import type { Priority } from "~/wire/text";
@@ -24,7 +25,7 @@ const terms: BrokerTerms = {
   missing: [],
 };
 
-function openDrain() {
+function openDrain(settings: { current: Settings } = { current: defaultSettings }) {
   const clock = new FakeClock();
   const db = openSqlite(":memory:");
   migrateOutbox(db);
@@ -37,6 +38,7 @@ function openDrain() {
     clock,
     chance: () => 0,
     log: () => undefined,
+    settings: () => settings.current,
     changed: (id) => void changes.push(id),
   });
   let rows = 0;
@@ -182,6 +184,24 @@ describe("leaving", () => {
     await d.settle();
     expect(d.left()).toEqual(["b2"]);
   });
+});
+
+test("a drain that is held lets nothing leave any more, and takes the answers to what has left", async () => {
+  const d = openDrain();
+  d.attach();
+  void d.accept("one");
+  void d.accept("two");
+  await d.settle();
+  expect([d.left(), d.drain.onTheWire]).toEqual([["one", "two"], 2]);
+  d.drain.hold();
+  void d.accept("three");
+  d.answer("one", "created");
+  await d.settle();
+  expect([d.left(), d.drain.onTheWire]).toEqual([[], 1]);
+  d.answer("two", "created");
+  await d.settle();
+  expect(d.drain.onTheWire).toBe(0);
+  expect(["one", "two", "three"].map((id) => d.row(id).status)).toEqual(["done", "done", "pending"]);
 });
 
 describe("answers", () => {
@@ -632,4 +652,90 @@ test("a new connection sends nothing before what the old one left behind is back
   await d.settle();
   await d.settle();
   expect(d.left()).toEqual(["old", "new"]);
+});
+
+describe("settings", () => {
+  const open = (changes: Partial<Settings>) => {
+    const settings = { current: { ...defaultSettings, ...changes } };
+    const d = openDrain(settings);
+    const set = (more: Partial<Settings>) => {
+      settings.current = { ...settings.current, ...more };
+      d.drain.settingsChanged();
+    };
+    return { ...d, set };
+  };
+
+  test("bound the messages on the wire, and a wider window is used at once", async () => {
+    const d = open({ "delivery.window_messages_max": 2 });
+    d.attach();
+    for (const id of ["a", "b", "c", "d", "e"]) void d.accept(id);
+    await d.settle();
+    expect(d.left()).toEqual(["a", "b"]);
+    d.set({ "delivery.window_messages_max": 3 });
+    await d.settle();
+    expect(d.left()).toEqual(["c"]);
+    d.set({ "delivery.window_messages_max": 1 });
+    d.answer("a", "created");
+    d.answer("b", "created");
+    await d.settle();
+    expect(d.left()).toEqual([]);
+    d.answer("c", "created");
+    await d.settle();
+    expect(d.left()).toEqual(["d"]);
+  });
+
+  test("bound the bytes on the wire", async () => {
+    // What the tests accept is sealed to 16 bytes.
+    const d = open({ "delivery.window_bytes_max": 17 });
+    d.attach();
+    for (const id of ["a", "b", "c"]) void d.accept(id);
+    await d.settle();
+    expect(d.left()).toEqual(["a", "b"]);
+  });
+
+  test("say how long a broker may take to answer, for what is on the wire already too", async () => {
+    const d = open({});
+    d.attach();
+    void d.accept("a");
+    await d.settle(2_000);
+    d.set({ "delivery.answer_timeout_s": 3 });
+    await d.settle(999);
+    expect(d.ends).toEqual([]);
+    await d.settle(1);
+    expect(d.ends).toEqual(["drop: no answer to a message in 3 s"]);
+  });
+
+  test("bound the backoff after a refusal", async () => {
+    const d = open({ "delivery.retry_delay_ms_min": 10, "delivery.retry_delay_s_max": 1 });
+    d.attach();
+    void d.accept("a");
+    await d.settle();
+    d.left();
+    d.answer("a", "internal");
+    await d.settle(9);
+    expect(d.left()).toEqual([]);
+    await d.settle(1);
+    expect(d.left()).toEqual(["a"]);
+  });
+
+  test("end a message sooner or later than the broker's memory suggests, but never later than it allows", async () => {
+    const hourMs = 3600 * 1000;
+    const endOf = async (hours: number | null, terms_: Partial<BrokerTerms>, afterMs: number) => {
+      const d = open({ "delivery.max_age_h": hours });
+      d.attach(terms_);
+      void d.accept("a");
+      await d.settle();
+      d.clock.setWall(d.clock.now() + afterMs);
+      d.answer("a", "internal");
+      await d.settle();
+      return d.row("a").status;
+    };
+    const forgetful = { maxAgeMs: 648 * hourMs, maxAgeMsMax: 648 * hourMs };
+    expect(await endOf(1, {}, hourMs)).not.toBe("dead");
+    expect(await endOf(1, {}, hourMs + 1)).toBe("dead");
+    expect(await endOf(1000, {}, 1000 * hourMs)).not.toBe("dead");
+    expect(await endOf(1000, {}, 1000 * hourMs + 1)).toBe("dead");
+    expect(await endOf(1000, forgetful, 648 * hourMs + 1)).toBe("dead");
+    expect(await endOf(null, forgetful, 648 * hourMs)).not.toBe("dead");
+  });
 });

@@ -367,3 +367,43 @@ test("a broker that pushes without end is cut off", async () => {
   expect(d.drops).toHaveLength(1);
   await d.settle();
 });
+
+describe("what arrived is counted", () => {
+  const countsOf = ({ inbound: { arrivals } }: Awaited<ReturnType<typeof openInbound>>) =>
+    Object.fromEntries(
+      [...arrivals.messages.entries(), ...arrivals.problems.entries()].filter(([, count]) => count > 0),
+    );
+
+  test("once it is on disk: new messages, known ones, and each problem by its reason", async () => {
+    const d = await openInbound();
+    const intake = d.connect();
+    const stranger = d.member("stranger");
+    const problem = d.push("b", d.bob.keys, { bodyVersion: 9 });
+    intake.take(d.push("a"));
+    expect(countsOf(d)).toEqual({});
+    await d.settle();
+    expect(countsOf(d)).toEqual({ new: 1 });
+    intake.take(d.push("a", d.bob.keys, { messageId: "m-again" }));
+    for (const push of [problem, problem]) intake.take(push);
+    intake.take(d.push("c", stranger.keys));
+    intake.takeMalformed("m-x", {});
+    await d.settle();
+    const problems = { unknown_body_version: 1, sender_not_admitted: 1, frame_malformed: 1 };
+    expect(countsOf(d)).toEqual({ new: 1, duplicate: 1, ...problems });
+    d.list(d.bob, stranger);
+    expect(await d.until(d.inbound.retryProblems())).toBe(1);
+    expect(countsOf(d)).toEqual({ new: 2, duplicate: 1, ...problems });
+  });
+
+  test("and not what the disk did not take", async () => {
+    const d = await openInbound();
+    d.parts.inbox.db.run("PRAGMA query_only = 1");
+    d.connect().take(d.push("a"));
+    await d.settle();
+    expect(countsOf(d)).toEqual({});
+    d.parts.inbox.db.run("PRAGMA query_only = 0");
+    d.connect().take(d.push("a"));
+    await d.settle();
+    expect(countsOf(d)).toEqual({ new: 1 });
+  });
+});

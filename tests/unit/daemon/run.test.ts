@@ -1,10 +1,11 @@
 /** A daemon started for real on databases that are damaged or too new: what it refuses, what it moves aside, what it says. */
 import { describe, expect, test } from "bun:test";
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { runDaemon } from "~/daemon/run";
 import { openSqlite } from "~/disk/sqlite";
 import { MeshError } from "~/errors";
+import { nowhereSpecial } from "~/settings/surroundings";
 import { daemonPaths, hostPaths } from "~/wire/paths";
 import { tempDir } from "../../support/temp-dir";
 
@@ -17,7 +18,10 @@ async function openHost() {
     const stop = new AbortController();
     const onReady = () => void Promise.resolve(action()).finally(() => stop.abort());
     try {
-      await runDaemon({ paths, tcp: false, publicHealth: false, onReady }, stop.signal);
+      await runDaemon(
+        { paths, flags: { "daemon.tcp": false }, surroundings: nowhereSpecial, onReady },
+        stop.signal,
+      );
       return undefined;
     } catch (error) {
       if (error instanceof MeshError) return error;
@@ -37,9 +41,56 @@ describe("an outbox that is", () => {
     const host = await openHost();
     writeFileSync(host.files.outbox, garbage);
     const refused = await host.run();
-    expect(refused).toMatchObject({ code: "database_corrupt", hint: expect.stringContaining(".recover") });
+    expect(refused).toMatchObject({
+      code: "database_corrupt",
+      hint: expect.stringContaining("claudemesh daemon recover"),
+    });
     expect(readFileSync(host.files.outbox).equals(garbage)).toBe(true);
   });
+
+  test("cut down to nothing is not taken for a new one, in which every id would be free again", async () => {
+    const host = await openHost();
+    writeFileSync(host.files.outbox, "");
+    expect(await host.run()).toMatchObject({
+      code: "database_corrupt",
+      message: expect.stringContaining("empty"),
+    });
+    expect(statSync(host.files.outbox).size).toBe(0);
+  });
+
+  test("followed by a log that is damaged before its end is not taken for all there is", async () => {
+    const host = await openHost();
+    const db = openSqlite(host.files.outbox);
+    for (let n = 0; n < 3; n++) db.run(`CREATE TABLE t${n} (a)`);
+    const log = readFileSync(`${host.files.outbox}-wal`);
+    db.close();
+    const damaged = Buffer.from(log);
+    damaged[200] = (damaged[200] ?? 0) ^ 1;
+    writeFileSync(`${host.files.outbox}-wal`, damaged);
+    expect(await host.run()).toMatchObject({
+      code: "database_corrupt",
+      message: expect.stringContaining("log"),
+    });
+    expect(readFileSync(`${host.files.outbox}-wal`).equals(damaged)).toBe(true);
+    // The same log as it was written is no obstacle.
+    writeFileSync(`${host.files.outbox}-wal`, log);
+    expect(await host.run()).toBeUndefined();
+  });
+});
+
+test("a recovery or a restore that was killed after it had decided is brought to its end by the next start", async () => {
+  const host = await openHost();
+  const mended = readFileSync(host.files.outbox);
+  writeFileSync(`${host.files.outbox}.recovering`, mended);
+  writeFileSync(host.files.outbox, garbage);
+  const moves = [
+    { from: host.files.outbox, to: `${host.files.outbox}.damaged-1` },
+    { from: `${host.files.outbox}.recovering`, to: host.files.outbox },
+  ];
+  writeFileSync(host.files.moves, JSON.stringify({ version: 1, moves }));
+  expect(await host.run()).toBeUndefined();
+  expect(readFileSync(`${host.files.outbox}.damaged-1`).equals(garbage)).toBe(true);
+  expect(readdirSync(host.files.dir).filter((name) => /moves|recovering/.test(name))).toEqual([]);
 });
 
 test("a directory that is no database keeps the daemon from starting, and the way out is named", async () => {
@@ -47,7 +98,7 @@ test("a directory that is no database keeps the daemon from starting, and the wa
   writeFileSync(host.files.directory, garbage);
   expect(await host.run()).toMatchObject({
     code: "database_corrupt",
-    hint: expect.stringContaining("aside"),
+    hint: expect.stringContaining("claudemesh daemon recover"),
   });
   expect(readFileSync(host.files.directory).equals(garbage)).toBe(true);
 });
@@ -61,7 +112,9 @@ describe("an inbox that is no database", () => {
       health = await host.get("/v1/health");
     });
     expect(failed).toBeUndefined();
-    expect(health).toMatchObject({ problems: [{ code: "inbox_damaged" }] });
+    expect(health).toMatchObject({
+      problems: expect.arrayContaining([expect.objectContaining({ code: "inbox_damaged" })]),
+    });
     const aside = readdirSync(host.files.dir).find((name) => /^inbox\.db\.corrupt-\d+$/.test(name)) ?? "";
     expect(readFileSync(join(host.files.dir, aside)).equals(garbage)).toBe(true);
   });

@@ -6,7 +6,7 @@ import { assemble } from "~/daemon/assemble";
 import { DirectoryStore, migrateDirectory } from "~/daemon/db/directory";
 import { Inbox, migrateInbox } from "~/daemon/db/inbox";
 import { migrateOutbox, Outbox } from "~/daemon/db/outbox";
-import { handlersOf } from "~/daemon/ipc/listen";
+import { handlersOf, rulesOf } from "~/daemon/ipc/listen";
 import { buildApp, Load } from "~/daemon/ipc/server";
 import { writeFileAtomic } from "~/disk/file";
 import { openSqlite } from "~/disk/sqlite";
@@ -30,7 +30,7 @@ import {
 } from "~/wire/limits";
 import { decodeSealed, encodeSealed } from "~/wire/sealed";
 import { cleanup } from "../../support/cleanup";
-import { admit, testToken } from "../../support/daemon-parts";
+import { admit, testLocalToken } from "../../support/daemon-parts";
 import { FakeClock } from "../../support/fake-clock";
 import { tempDir } from "../../support/temp-dir";
 
@@ -135,7 +135,7 @@ async function openHost(entry: MeshEntry) {
     inbox: new Inbox(open(migrateInbox)),
     directoryStore: new DirectoryStore(directoryDb),
     configFile,
-    token: testToken,
+    token: testLocalToken(clock),
     sessionId: "test",
     settings: () => defaultSettings,
     startProblems: [],
@@ -144,8 +144,9 @@ async function openHost(entry: MeshEntry) {
   const app = buildApp({
     handlers: handlersOf(parts),
     wayIn: { kind: "unix" },
-    rules: () => ({ token: testToken, publicHealth: false }),
+    rules: () => rulesOf(parts),
     load: new Load(),
+    tallies: parts.tallies,
     clock,
     log: () => undefined,
     logPlace: "daemon.log",

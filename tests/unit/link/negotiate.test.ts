@@ -1,6 +1,6 @@
 /** What a broker's features come to: the terms of working with it, or why there are none. */
 import { describe, expect, test } from "bun:test";
-import { type BrokerTerms, maxAgeHours, negotiate } from "~/link/negotiate";
+import { type BrokerTerms, type Demands, maxAgeHours, negotiate, noDemands } from "~/link/negotiate";
 import { frameBytesMax } from "~/wire/limits";
 
 const hourMs = 3600 * 1000;
@@ -52,6 +52,7 @@ describe("terms", () => {
         ...version1,
         features: { client_message_id_dedupe: dedupe(30), members },
         maxAgeMs: 648 * hourMs,
+        maxAgeMsMax: 648 * hourMs,
         members: true,
         missing: [],
       },
@@ -215,5 +216,53 @@ describe("how long a message may wait, in hours", () => {
       expect(maxAgeHours(days)).toBeLessThanOrEqual(24 * days);
       expect(maxAgeHours(days + 1)).toBeGreaterThanOrEqual(maxAgeHours(days));
     }
+  });
+});
+
+describe("what this host's settings ask of a broker", () => {
+  const ask = (demands: Partial<Demands>, advertised: Record<string, unknown> | undefined) =>
+    negotiate(advertised, false, { ...noDemands, ...demands });
+  const forgetful = { client_message_id_dedupe: dedupe(30), members };
+
+  test.each([
+    ["that it has", { members }, true],
+    ["that it has and we know nothing of", { members: { version: 1 }, teleport: {} }, true],
+    ["that it lacks", { lanes }, false],
+    ["at all, of one that advertises nothing", undefined, false],
+  ])("a feature %s", (_, advertised, ok) => {
+    const feature = advertised !== undefined && "teleport" in advertised ? "teleport" : "members";
+    expect(ask({ requiredFeatures: [feature] }, advertised)).toMatchObject(
+      ok
+        ? { ok }
+        : {
+            ok,
+            kind: "feature_unavailable",
+            feature,
+            detail: expect.stringContaining("link.required_features"),
+          },
+    );
+  });
+
+  test.each([
+    ["up to its window", 648, forgetful, true],
+    ["above its window", 649, forgetful, false],
+    [
+      "of any length, when it remembers for good",
+      87_600,
+      { client_message_id_dedupe: dedupe(), members },
+      true,
+    ],
+    ["of any length, when it knows no ids", 87_600, undefined, true],
+  ])("an age %s", (_, maxAgeHours, advertised, ok) => {
+    expect(ask({ maxAgeHours }, advertised)).toMatchObject(
+      ok
+        ? { ok }
+        : {
+            ok,
+            kind: "feature_param_below_floor",
+            feature: "client_message_id_dedupe",
+            detail: "delivery.max_age_h is 649, and the broker remembers ids long enough for 648",
+          },
+    );
   });
 });

@@ -1,13 +1,14 @@
 /** `GET /v1/version`, `/v1/health`, `/v1/challenge`, `/v1/openapi.json`, and the profile: the daemon about itself. */
+import { isoTime } from "~/clock";
 import { outboxSchemaVersion } from "~/daemon/db/outbox";
 import { healthOf } from "~/daemon/health";
-import { challengeProof } from "~/daemon/ipc/gate";
 import type { Answer, Call } from "~/daemon/ipc/server";
 import type { DaemonParts } from "~/daemon/parts";
 import { version } from "~/version";
+import { challengeProof } from "~/wire/challenge";
 
 /** What a client may rely on beyond the first version of this API. */
-const ipcFeatures = ["idempotency_key_header", "wait_accepted", "events_replay", "requeue"];
+const ipcFeatures = ["idempotency_key_header", "wait_accepted", "events_replay", "requeue", "token_rotate"];
 
 export const getVersion = (parts: DaemonParts) => (): Answer<"version"> => ({
   json: {
@@ -31,13 +32,19 @@ export const getHealth =
 export const getChallenge =
   (parts: DaemonParts) =>
   ({ query }: Call<"challenge">): Answer<"challenge"> => ({
-    json: { proof: challengeProof(parts.token, query.nonce) },
+    json: { proof: challengeProof(parts.token.current, query.nonce) },
   });
 
 /** The document and what makes it are loaded when somebody asks. */
 export const getOpenApi = () => async (): Promise<Answer<"openapi">> => {
   const { openApiDocument } = await import("~/daemon/ipc/openapi");
   return { json: openApiDocument(version) };
+};
+
+/** Who may have the new token reads it from its file: it is not answered. */
+export const postTokenRotate = (parts: DaemonParts) => (): Answer<"rotateToken"> => {
+  const { renewedAtMs, graceUntilMs } = parts.token.renew();
+  return { json: { rotated_at: isoTime(renewedAtMs), grace_until: isoTime(graceUntilMs) } };
 };
 
 export const getProfile = (parts: DaemonParts) => (): Answer<"profile"> => ({ json: parts.profile.current });

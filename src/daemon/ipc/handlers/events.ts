@@ -11,26 +11,21 @@ import type { Answer, Call } from "~/daemon/ipc/server";
 import type { DaemonParts } from "~/daemon/parts";
 import { MeshError } from "~/errors";
 import type { MeshEvent } from "~/wire/ipc";
-import {
-  ipcStreamsMax,
-  streamBufferBytesMax,
-  streamCommentEveryMs,
-  streamPageMessages,
-  streamStallMs,
-} from "~/wire/limits";
+import { streamPageMessages } from "~/wire/limits";
 
 export const getEvents = (parts: DaemonParts) => {
-  const streams = { open: 0 };
+  const { tallies } = parts;
   return ({ query, headers, signal }: Call<"events">): Answer<"events"> => {
-    if (streams.open >= ipcStreamsMax) {
-      throw new MeshError("too_many_streams", `${ipcStreamsMax} event streams are open already`, {
+    const most = parts.settings()["api.streams_max"];
+    if (tallies.streams >= most) {
+      throw new MeshError("too_many_streams", `${most} event streams are open already`, {
         hint: "Close one that is not needed.",
       });
     }
     const since = headers.get("last-event-id") ?? query.since;
     const afterSeq = since === undefined || since === "" ? parts.inbox.lastSeq() : placeOf(since, parts);
-    streams.open++;
-    const stream = new EventStream(parts, afterSeq, () => streams.open--);
+    tallies.streams++;
+    const stream = new EventStream(parts, afterSeq, () => tallies.streams--);
     signal.addEventListener("abort", () => stream.end());
     return new Response(stream.body, {
       headers: { "content-type": "text/event-stream", "cache-control": "no-store" },
@@ -69,7 +64,7 @@ class EventStream {
         cancel: () => this.end(),
       },
       // What the reader has not taken yet is bounded here; pull is called when there is room again.
-      { highWaterMark: streamBufferBytesMax, size: (chunk) => chunk?.byteLength ?? 0 },
+      { highWaterMark: this.#bufferBytesMax, size: (chunk) => chunk?.byteLength ?? 0 },
     );
     this.#commentLater();
   }
@@ -113,7 +108,11 @@ class EventStream {
     const text = renderEvent(event);
     this.#bufferBytes += text.length;
     this.#buffer.push(text);
-    if (this.#bufferBytes > streamBufferBytesMax) this.end();
+    if (this.#bufferBytes > this.#bufferBytesMax) this.end();
+  }
+
+  get #bufferBytesMax(): number {
+    return this.#parts.settings()["api.stream_buffer_bytes_max"];
   }
 
   /** Gives the reader what there is, as far as it has room. */
@@ -130,7 +129,8 @@ class EventStream {
       this.#controller?.enqueue(encode(messages + passing));
     }
     if (!this.#ended && this.#stall === undefined) {
-      this.#stall = this.#parts.clock.after(streamStallMs, () => {
+      const stallMs = this.#parts.settings()["api.stream_stall_s"] * 1000;
+      this.#stall = this.#parts.clock.after(stallMs, () => {
         this.#stall = undefined;
         if (!this.#hasRoom()) this.end();
       });
@@ -157,7 +157,8 @@ class EventStream {
   }
 
   #commentLater(): void {
-    this.#comment = this.#parts.clock.after(streamCommentEveryMs, () => {
+    const everyMs = this.#parts.settings()["api.stream_comment_s"] * 1000;
+    this.#comment = this.#parts.clock.after(everyMs, () => {
       if (this.#hasRoom()) this.#controller?.enqueue(encode(": still here\n\n"));
       this.#commentLater();
     });

@@ -1,5 +1,5 @@
 /** `GET /v1/outbox`, `GET /v1/outbox/:id`, `POST /v1/outbox/requeue`: what was sent, and recovery by hand. */
-import type { OutboxFilter, OutboxRow } from "~/daemon/db/outbox";
+import { damagedMark, type OutboxFilter, type OutboxRow } from "~/daemon/db/outbox";
 import { applySend, prepareSend, type SendRequest } from "~/daemon/ipc/handlers/send";
 import { mayHaveBeenSent, renderOutboxItem } from "~/daemon/ipc/render";
 import type { Answer, Call } from "~/daemon/ipc/server";
@@ -165,11 +165,14 @@ function notRequeueable(row: OutboxRow): MeshError {
   const why: Record<string, string> = {
     inflight: "it is on the wire at this moment; wait for the answer",
     done: "the broker has it already",
-    aborted: `it was requeued before${row.superseded_by === null ? "" : `, as ${row.superseded_by}`}`,
+    aborted:
+      row.aborted_by === "remint"
+        ? "daemon remint retired it, since the original of this copy sends it; if only this copy had it, send it anew"
+        : `it was requeued before${row.superseded_by === null ? "" : `, as ${row.superseded_by}`}`,
   };
   return new MeshError(
     "not_requeueable",
-    `${row.client_message_id} is ${row.status}: ${why[row.status] ?? "it was never routed"}`,
+    `${row.client_message_id} is ${row.status}: ${why[row.status] ?? (row.last_error?.startsWith(damagedMark) ? row.last_error : "it was never routed")}`,
     {
       hint: "Only dead and pending rows can be requeued.",
     },

@@ -4,14 +4,13 @@ import type { Answer, Call } from "~/daemon/ipc/server";
 import type { MeshSession } from "~/daemon/mesh-session";
 import type { DaemonParts } from "~/daemon/parts";
 import type { PeerItem } from "~/wire/ipc";
-import { directoryWaitMs } from "~/wire/limits";
 
 export const getPeers =
   (parts: DaemonParts) =>
   async ({ query }: Call<"peers">): Promise<Answer<"peers">> => {
     const sessions = query.mesh === undefined ? parts.meshes.sessions : [parts.meshes.byText(query.mesh)];
     // Brokers tell of who comes and goes, not of a status or summary that changed: that is looked up when somebody asks.
-    await Promise.all(sessions.map((session) => session.refreshDirectory(directoryWaitMs)));
+    await Promise.all(sessions.map((session) => session.refreshDirectory()));
     const peers = sessions.flatMap((session) => {
       // While the broker is away nobody is known to be online: then the last known list is what there is.
       const shown = session.directory.others.filter(

@@ -41,6 +41,9 @@ export const postSend =
       }
       return result;
     });
+    if (applied.outcome.kind !== "conflict") {
+      parts.tallies.sends.add(applied.outcome.duplicate ? "duplicate" : "accepted");
+    }
     if (applied.insertedSeq !== undefined)
       parts.hub.announce({ kind: "outbox", clientMessageId: prepared.clientMessageId });
     return answerOf(applied.outcome);

@@ -1,0 +1,91 @@
+import { defineCommand, type Host } from "~/cli/command";
+import { endDaemon } from "~/cli/daemon/down";
+import { findDaemon, type RunningDaemon } from "~/cli/daemon/running";
+import { startDaemon } from "~/cli/daemon/up";
+import { askHealth, daemonClient } from "~/cli/daemon-client";
+import { eventually } from "~/cli/server-process";
+import { MeshError } from "~/errors";
+import { mustRun } from "~/service/program";
+import { readSettingsFile } from "~/settings/file";
+import type { HealthReply } from "~/wire/ipc";
+import { daemonPaths } from "~/wire/paths";
+
+const endMsMax = 20_000;
+const readyMsMax = 30_000;
+
+export const daemonRestart = defineCommand({
+  name: "daemon restart",
+  description: "stop the daemon and start it again, as this version and with the same flags",
+  args: {},
+  notes:
+    "One that systemd or launchd manages is restarted by them. When no daemon runs, one is started. What is in flight is settled or put back; nothing is lost.",
+  exits: [3, 4, 7],
+  examples: ["claudemesh daemon restart"],
+  async run(_args, host) {
+    const running = await findDaemon(host);
+    const health = running?.health;
+    if (health?.ephemeral !== undefined) {
+      throw new MeshError("usage", "this daemon is ephemeral: a restart would end its keys and messages", {
+        hint: "claudemesh daemon down ends it; claudemesh daemon up --ephemeral starts another one.",
+      });
+    }
+    if (running?.pid === 1) {
+      throw new MeshError("usage", "the daemon is the first process of this container, which ends with it", {
+        hint: "Restart the container.",
+      });
+    }
+    // What would keep the next one from starting leaves this one running.
+    await readSettingsFile(host.paths.settingsFile);
+    const now = health?.managed_by ? await restartManaged(host, health) : await restartOurs(host, running);
+    const { socket } = daemonPaths(host.paths.daemonDir);
+    const before = running === undefined ? null : running.pid;
+    const answer = { stopped: before !== null, pid: now.pid, socket, previous_pid: before };
+    await host.out.answer(answer, () =>
+      before === null
+        ? `no daemon was running; one is up now: pid ${now.pid}, ${socket}`
+        : `the daemon was restarted: pid ${now.pid} (before: ${before}), ${socket}`,
+    );
+  },
+});
+
+async function restartOurs(host: Host, running: RunningDaemon | undefined): Promise<HealthReply> {
+  if (running !== undefined) await endDaemon(host, running, endMsMax);
+  return (await startDaemon(host, running?.startedWith ?? [])).health;
+}
+
+/** Beside its manager a daemon of ours would have to fight for the lock. */
+async function restartManaged(
+  host: Host,
+  { pid, managed_by, managed_unit = "", managed_scope }: HealthReply,
+): Promise<HealthReply> {
+  const programs = { platform: process.platform, env: host.env };
+  const isUsers = managed_scope !== "system";
+  if (managed_by === "systemd") {
+    await mustRun(programs, "systemctl", [...(isUsers ? ["--user"] : []), "restart", managed_unit]);
+  } else if (managed_by === "launchd") {
+    const domain = isUsers ? `gui/${process.getuid?.() ?? 0}` : "system";
+    await mustRun(programs, "launchctl", ["kickstart", "-k", `${domain}/${managed_unit}`]);
+  } else {
+    throw new MeshError(
+      "incompatible_daemon",
+      `the daemon is managed by ${managed_by}, which this version does not know`,
+      { hint: `Restart it there (${managed_unit}).` },
+    );
+  }
+  const client = daemonClient(host);
+  const next = await eventually(async () => {
+    const health = await askHealth(client).catch((error: unknown) => {
+      // On its way down or up it may hang up on us.
+      if (error instanceof MeshError && error.code !== "sandboxed") return undefined;
+      throw error;
+    });
+    return health === undefined || health.pid === pid ? undefined : health;
+  }, readyMsMax);
+  if (next !== undefined) return next;
+  throw new MeshError("timed_out", `${managed_by} restarted ${managed_unit}, and no daemon answers`, {
+    hint:
+      managed_by === "systemd"
+        ? `See why: journalctl ${isUsers ? "--user " : ""}-u ${managed_unit}`
+        : `See its log: ${daemonPaths(host.paths.daemonDir).log}`,
+  });
+}
