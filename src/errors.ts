@@ -27,6 +27,7 @@ const CODES = {
   directory_unavailable: [3, 503],
   forbidden_host: [4, 403],
   forbidden_origin: [4, 403],
+  frame_too_large: [2, 413],
   host_changed: [4, 503],
   host_record_newer: [1, 503],
   id_in_use: [6, 409],

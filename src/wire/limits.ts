@@ -213,6 +213,8 @@ export const logCheckEveryMs = 1_000;
 /** Old tokens that are still taken at a time, when it is renewed again and again. */
 export const formerTokensMax = 8;
 export const tokenGraceMs = 60_000;
+/** So much is read of what somebody on a port answers who has not proved that he is the daemon. */
+export const challengeReplyCharsMax = 4096;
 
 /** Characters of a Unix socket path, the terminating zero not counted: `sun_path` of unix(7) and of macOS's sys/un.h. */
 export const socketPathBytesMax = { linux: 107, darwin: 103 } as const;
@@ -242,3 +244,9 @@ export const backupConfigBytesMax = 16 * 1024 * 1024;
  * would wake an idle process 86,400 times a day; what is allocated starts a collection all the same.
  */
 export const heapCheckEveryMs = 30_000;
+
+// Agent shim
+/** The JSON of one frame, its length not counted. */
+export const shimFrameBytesMax = 1_048_576;
+/** How long a peer may leave what was written to it unread. */
+export const shimWriteTimeoutMs = 2_000;
