@@ -33,3 +33,39 @@ export const systemClock: Clock = {
 
 /** ISO 8601 in UTC with milliseconds, the form of every time in the API. */
 export const isoTime = (ms: number): string => new Date(ms).toISOString();
+
+/** Resolves after `ms`, or as soon as it is aborted. */
+export function pause(clock: Clock, ms: number, signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve();
+  return new Promise((resolve) => {
+    const end = () => {
+      timer.cancel();
+      signal.removeEventListener("abort", end);
+      resolve();
+    };
+    const timer = clock.after(ms, end);
+    signal.addEventListener("abort", end);
+  });
+}
+
+/** Work in the background has this share of the time at most, however slow the disk is: one part work, the rest pause. */
+const workShare = 1 / 5;
+
+/**
+ * Takes one step after the other until one was the last (true), or until it is aborted (false). A step says whether there are
+ * more. After each comes a pause, of `pauseMsMin` or longer.
+ */
+export async function takeSteps(
+  clock: Clock,
+  pauseMsMin: number,
+  signal: AbortSignal,
+  step: () => boolean | Promise<boolean>,
+): Promise<boolean> {
+  while (!signal.aborted) {
+    const beganMs = clock.monotonicMs();
+    if (!(await step())) return true;
+    const tookMs = clock.monotonicMs() - beganMs;
+    await pause(clock, Math.max(pauseMsMin, tookMs / workShare - tookMs), signal);
+  }
+  return false;
+}

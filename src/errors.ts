@@ -6,6 +6,8 @@
 
 /** `code: [exit status, HTTP status]`. Exit statuses: 1 failed, 2 usage, 3 not connected, 4 not allowed, 5 not found, 6 conflict, 7 timed out, 130 interrupted. */
 const CODES = {
+  agent_busy: [1, 429],
+  agent_failed: [1, 502],
   ambiguous_peer: [5, 400],
   ambiguous_message: [5, 400],
   already_exists: [6, 409],
@@ -53,12 +55,14 @@ const CODES = {
   method_not_allowed: [2, 405],
   no_log: [5, 404],
   no_mesh: [5, 409],
+  no_such_agent: [5, 404],
   no_service_manager: [1, 501],
   no_such_member: [5, 404],
   no_such_mesh: [5, 404],
   no_such_message: [5, 404],
   no_such_route: [2, 404],
   no_such_row: [5, 404],
+  not_a_terminal: [2, 400],
   not_allowed: [4, 403],
   not_requeueable: [6, 409],
   path_unsafe: [4, 503],
@@ -127,8 +131,21 @@ export function errorBody(error: MeshError): Record<string, unknown> {
 /** Any thrown value as a MeshError; what is not one already is a bug and becomes `internal`. */
 export function asMeshError(thrown: unknown): MeshError {
   if (thrown instanceof MeshError) return thrown;
-  return new MeshError("internal", messageOf(thrown), { cause: thrown });
+  return new MeshError("internal", messageOf(thrown), {
+    hint: worldHints.get(systemCodeOf(thrown) ?? ""),
+    cause: thrown,
+  });
 }
+
+/** What may befall any program anywhere, and is no mistake of ours. */
+const worldHints: ReadonlyMap<string, string> = new Map([
+  ["EMFILE", "This process may open too few files: ulimit -n 1024, in the shell that starts it."],
+  ["ENFILE", "Too many files are open on this host. End what is not needed, and try again."],
+  ["ENOSPC", "The disk is full. Free some space, and try again."],
+  ["EDQUOT", "Your share of the disk is used up. Free some space, and try again."],
+  ["ENOMEM", "There is not enough memory. End what is not needed, and try again."],
+  ["EIO", "The disk or the terminal failed. The system's log may say more: dmesg"],
+]);
 
 export const messageOf = (thrown: unknown): string =>
   thrown instanceof Error ? thrown.message : String(thrown);

@@ -101,5 +101,6 @@ export function pushFrame(delivery: Delivery, meshId: string): Of<"push"> {
     client_message_id: delivery.client_message_id,
     ...(delivery.request_fingerprint === null ? {} : { request_fingerprint: delivery.request_fingerprint }),
     ...(delivery.body_version === null ? {} : { bodyVersion: delivery.body_version }),
+    ...(delivery.admission === undefined ? {} : { senderAdmission: delivery.admission }),
   };
 }

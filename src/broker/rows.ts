@@ -85,6 +85,8 @@ export interface Delivery {
   reply_to_id: string | null;
   body_version: number | null;
   created_at: number;
+  /** Of a sender that has left, or that had just joined when it sent this. */
+  admission: Admission | undefined;
 }
 
 export interface ListedMember {

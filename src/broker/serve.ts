@@ -21,7 +21,7 @@ import { type Clock, isoTime, systemClock } from "~/clock";
 import { ensurePrivateDirectory, readTextFile, removeFile, writeFileAtomic } from "~/disk/file";
 import { type Lock, tryLock } from "~/disk/lock";
 import { type LogSink, openStderrLog } from "~/disk/log-file";
-import { closeSqlite, findDamage, openSqlite, wasStoppedUncleanly } from "~/disk/sqlite";
+import { closeSqlite, findDamage, openSqlite, slowToOpen, wasStoppedUncleanly } from "~/disk/sqlite";
 import { Writer } from "~/disk/writer";
 import { errorBody, httpStatusOf, MeshError, messageOf, systemCodeOf } from "~/errors";
 import { jsonLog, type Log } from "~/log";
@@ -47,6 +47,8 @@ export interface BrokerOptions {
   dedupeDays?: number;
   /** For how many days the contents of messages are kept that nobody waits for. Default 30. */
   historyDays?: number;
+  /** Called before what may take long, with what that is, and with nothing when it is over. */
+  onWork?: (what: string | undefined) => Promise<void>;
   clock?: Clock;
   /** Default: JSON lines on standard error. */
   log?: Log;
@@ -83,7 +85,9 @@ export async function startBroker(options: BrokerOptions): Promise<RunningBroker
   const undo: (() => void | Promise<void>)[] = [() => lock.release()];
   try {
     const adminToken = adminTokenIn(paths);
+    await options.onWork?.(slowToOpen(paths.database));
     const store = openStore(paths, log, undo);
+    await options.onWork?.(undefined);
     const broker = assemble({ ...store, options, settings, clock, log, logSink, adminToken, undo });
     const server = listen(broker, host, options, log);
     undo.push(() => stopServer(server, clock));

@@ -27,7 +27,7 @@ import { migrate } from "~/disk/sqlite";
 import { type Admission, MemberEntry } from "~/wire/broker";
 import type { InviteRole, Priority } from "~/wire/text";
 
-interface MemberListRow {
+interface MemberListRow extends AdmissionColumns {
   member: MemberRow;
   member_id: string;
   pubkey: string;
@@ -36,6 +36,10 @@ interface MemberListRow {
   capabilities: string;
   joined_at: number;
   last_seen_at: number | null;
+}
+
+/** Null where a member came without an invite. */
+interface AdmissionColumns {
   text: string | null;
   signature: string | null;
   join_text: string | null;
@@ -55,6 +59,9 @@ export interface Totals {
   /** When the message was accepted that has waited longest. */
   oldestQueuedAt: number | undefined;
 }
+
+/** A sender that joined no longer before its message than this may not be in a recipient's list yet, and may leave before it is. */
+const justJoinedMs = 24 * 3600 * 1000;
 
 /** How many recipients' queue lengths are remembered before all are counted anew. */
 const queueLengthsMax = 100_000;
@@ -307,7 +314,10 @@ export class Store {
 
   /** The oldest that the recipient has not acknowledged, after `seq`, in the order they were accepted. */
   undelivered(recipient: MemberRow, afterSeq: number, limit: number): Delivery[] {
-    return this.#statements.undelivered.all(recipient, afterSeq, limit);
+    return this.#statements.undelivered.all(recipient, afterSeq, limit).map((row) => {
+      const { text, signature, join_text, join_proof, ...delivery } = row;
+      return { ...delivery, admission: admissionOf({ text, signature, join_text, join_proof }) };
+    });
   }
 
   /** False when this recipient has no such message, or acknowledged it before. */
@@ -379,7 +389,7 @@ export class Store {
   }
 }
 
-function admissionOf(row: MemberListRow): Admission | undefined {
+function admissionOf(row: AdmissionColumns): Admission | undefined {
   const { text, signature, join_text, join_proof } = row;
   if (text === null || signature === null || join_text === null || join_proof === null) return undefined;
   return { invite: text, signature, join: join_text, proof: join_proof };
@@ -493,10 +503,13 @@ function prepareStatements(db: Database) {
     countWaiting: query<Count, [number]>(
       "SELECT count(*) AS n FROM deliveries WHERE recipient = ?1 AND delivered_at IS NULL",
     ),
-    undelivered: query<Delivery, [number, number, number]>(
+    undelivered: query<Omit<Delivery, "admission"> & AdmissionColumns, [number, number, number]>(
       `SELECT d.seq, message_id, s.pubkey AS sender_pubkey, s.member_id AS sender_id, s.display_name AS sender_name,
-              client_message_id, request_fingerprint, priority, nonce, ciphertext, reply_to_id, body_version, created_at
+              client_message_id, request_fingerprint, priority, nonce, ciphertext, reply_to_id, body_version, m.created_at,
+              text, signature, join_text, join_proof
        FROM deliveries d CROSS JOIN messages m ON m.seq = d.seq CROSS JOIN members s ON s.member = m.sender
+       LEFT JOIN invites i ON i.invite = s.invite
+         AND (s.removed_at IS NOT NULL OR s.joined_at > m.created_at - ${justJoinedMs})
        WHERE d.recipient = ?1 AND d.seq > ?2 AND d.delivered_at IS NULL ORDER BY d.seq LIMIT ?3`,
     ),
     markDelivered: command<[number, number, string]>(

@@ -8,16 +8,13 @@ import type { Bounds } from "~/broker/bounds";
 import type { Checked, OldMessage } from "~/broker/rows";
 import { cutoffsOf, type Settings } from "~/broker/settings";
 import type { Store } from "~/broker/sqlite";
-import type { Clock } from "~/clock";
+import { type Clock, pause, takeSteps } from "~/clock";
 import type { Writer } from "~/disk/writer";
 import type { Log } from "~/log";
 import { faultOf } from "~/wire/fault";
 import type { BrokerHealth } from "~/wire/membership";
 
 export type Problem = BrokerHealth["problems"][number];
-
-/** Upkeep has this share of the time at most, however slow the disk is: one part work, the rest pause. */
-const workShare = 1 / 5;
 
 /**
  * A wall clock that moved further than the steady one since the last time is not believed: forgetting ids too early lets a
@@ -76,7 +73,7 @@ export class Upkeep {
       if (isCheckDue) await this.#attempt("check", () => this.#check(signal));
       await this.#attempt("retention", () => this.#retain(signal));
       const dueMs = beganMs + this.#bounds.upkeepEveryMs;
-      await this.#pause(dueMs - this.#clock.monotonicMs(), signal);
+      await pause(this.#clock, dueMs - this.#clock.monotonicMs(), signal);
     }
   }
 
@@ -183,30 +180,7 @@ export class Upkeep {
     return isDone ? count : undefined;
   }
 
-  // ── Steps and pauses ──────────────────────────────────────────────────────────────────────────────────────────────
-
-  /** Takes one step after the other until one was the last (true), or until it is aborted (false). */
-  async #steps(signal: AbortSignal, step: () => boolean | Promise<boolean>): Promise<boolean> {
-    while (!signal.aborted) {
-      const beganMs = this.#clock.monotonicMs();
-      const isMore = await step();
-      if (!isMore) return true;
-      const tookMs = this.#clock.monotonicMs() - beganMs;
-      await this.#pause(Math.max(this.#bounds.upkeepPauseMs, tookMs / workShare - tookMs), signal);
-    }
-    return false;
-  }
-
-  #pause(ms: number, signal: AbortSignal): Promise<void> {
-    if (signal.aborted) return Promise.resolve();
-    return new Promise((resolve) => {
-      const end = () => {
-        timer.cancel();
-        signal.removeEventListener("abort", end);
-        resolve();
-      };
-      const timer = this.#clock.after(ms, end);
-      signal.addEventListener("abort", end);
-    });
+  #steps(signal: AbortSignal, step: () => boolean | Promise<boolean>): Promise<boolean> {
+    return takeSteps(this.#clock, this.#bounds.upkeepPauseMs, signal, step);
   }
 }

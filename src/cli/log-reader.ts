@@ -13,6 +13,8 @@ const chunkBytes = 64 * 1024;
 /** So much of a first line tells files apart: its time is at the beginning. */
 const headBytes = 1024;
 const attemptsMax = 10;
+/** Many times what may be kept (`log.files_kept`). */
+const knownMax = 1000;
 const newline = 0x0a;
 
 /** A file that is open: what was found in it stays, whatever becomes of its name. */
@@ -24,8 +26,8 @@ interface OpenFile {
 
 export class LogReader {
   readonly #path: string;
-  /** The first lines of files that need not be begun any more. */
-  #known: ReadonlySet<string> = new Set();
+  /** The first lines of files that need not be begun any more, the ones met last at the end. */
+  readonly #known = new Set<string>();
   /** Of the file that was the current one: how far it was read. */
   #place: { head: string; offset: number } | undefined;
 
@@ -74,7 +76,15 @@ export class LogReader {
   }
 
   #remember(files: readonly OpenFile[], place: { head: string; offset: number } | undefined): void {
-    this.#known = new Set(files.map(({ head }) => head));
+    // One that was moved on twice while the others were opened is met again only the next time.
+    for (const { head } of files) {
+      this.#known.delete(head);
+      this.#known.add(head);
+    }
+    for (const head of this.#known) {
+      if (this.#known.size <= knownMax) break;
+      this.#known.delete(head);
+    }
     this.#place = place;
   }
 

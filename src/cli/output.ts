@@ -3,6 +3,7 @@
  * else goes to standard error. No answer has colour but that of the doctor, on a terminal. Writes are awaited: a slow reader slows the
  * command down, and nothing is lost when the process ends.
  */
+import { printable } from "~/cli/text";
 import { systemCodeOf } from "~/errors";
 
 /** The reader of our standard output has gone away (`| head`): no failure, but nothing more to do. */
@@ -23,7 +24,7 @@ export interface Output {
   readonly json: boolean;
   /** The answer: the JSON value, or the text that a person reads (no trailing newline; an empty one prints nothing). */
   answer(value: unknown, text: () => string): Promise<void>;
-  /** A sentence for the person, on standard error. */
+  /** A sentence for the person, on standard error. What it quotes of others cannot steer the terminal. */
   note(text: string): Promise<void>;
   /** Text on standard output that was asked for as text, `--json` or not: help. */
   text(text: string): Promise<void>;
@@ -37,7 +38,7 @@ export function openOutput(json: boolean): Output {
       if (shown !== "") await write(Bun.stdout, `${shown}\n`);
     },
     async note(text) {
-      await write(Bun.stderr, `${text}\n`);
+      await write(Bun.stderr, `${printable(text)}\n`);
     },
     async text(text) {
       await write(Bun.stdout, `${text}\n`);

@@ -1,17 +1,20 @@
 /**
  * Starting this same executable as a server of its own (daemon, broker) and ending it. The child runs `… --foreground --json`:
- * its standard output is a pipe on which it says once that it is ready, or why it is not; the rest goes to its log file.
+ * its standard output is a pipe on which it says what it is busy with before it is ready, and once that it is, or why it is not;
+ * the rest goes to its log file.
  */
 import { spawn } from "node:child_process";
-import { closeSync, constants, fstatSync, mkdirSync, openSync, readFileSync } from "node:fs";
+import { closeSync, constants, fstatSync, lstatSync, mkdirSync, openSync, readFileSync } from "node:fs";
 import { dirname } from "node:path";
 import type { Host } from "~/cli/command";
+import { unlessClosed } from "~/cli/output";
 import { systemClock } from "~/clock";
-import { isErrorCode, MeshError, systemCodeOf } from "~/errors";
+import { asMeshError, isErrorCode, MeshError, systemCodeOf } from "~/errors";
 import { heapCheckEveryMs } from "~/wire/limits";
 import type { HostPaths } from "~/wire/paths";
 
 const pollEveryMs = 25;
+const sayAfterMs = 2_000;
 const logTailCharsMax = 4000;
 
 /** The words that run this executable again: itself when compiled, Bun and the main module when run from source. */
@@ -20,8 +23,8 @@ export function selfCommand(): [executable: string, ...args: string[]] {
   return isCompiled ? [process.execPath] : [process.execPath, Bun.main];
 }
 
-/** What a server in the foreground prints with `--json` once it serves, or its error body. */
-type FirstWord = Record<string, unknown>;
+/** What a server in the foreground prints with `--json`: what it is busy with (`working_on`), that it serves, or its error body. */
+type Word = Record<string, unknown>;
 
 export interface Detached {
   /** For messages: `the daemon`. */
@@ -33,15 +36,16 @@ export interface Detached {
 }
 
 /**
- * Spawns the server in a session of its own and resolves with its pid when it says that it is ready. Throws the server's own
- * error, `internal` when it died without one (with what it logged), or `timed_out`; then it was ended again.
+ * Spawns the server in a session of its own and resolves with its pid when it says that it is ready. The time counts while it does
+ * not say that it is at work. Throws the server's own error, `internal` when it died without one (with what it logged),
+ * `interrupted` or `timed_out`; then it was ended again.
  */
 export async function startDetached({ what, args, logFile, host, timeoutMs }: Detached): Promise<number> {
   const log = openLog(logFile);
   const [executable, ...selfArgs] = selfCommand();
   const child = spawn(executable, [...selfArgs, ...args, "--foreground", "--json"], {
     detached: true,
-    stdio: ["ignore", "pipe", log.fd],
+    stdio: ["ignore", "pipe", log?.fd ?? "ignore"],
     env: {
       BUN_GC_TIMER_INTERVAL: String(heapCheckEveryMs),
       ...host.env,
@@ -50,31 +54,27 @@ export async function startDetached({ what, args, logFile, host, timeoutMs }: De
     },
     cwd: "/",
   });
-  closeSync(log.fd);
+  if (log !== undefined) closeSync(log.fd);
   const { pid, stdout } = child;
-  const ended = new Promise<number>((resolve) => {
-    child.once("error", () => resolve(1));
+  const ended = new Promise<number>((resolve, reject) => {
+    child.once("error", (error) => reject(notStarted(what, executable, error)));
     child.once("close", (status) => resolve(status ?? 1));
   });
-  const timeout = Promise.withResolvers<"late">();
-  const timer = systemClock.after(timeoutMs, () => timeout.resolve("late"));
-  const first = await Promise.race([stdout === null ? undefined : firstWord(stdout), timeout.promise]);
-  timer.cancel();
-  if (first === "late") {
+  // It is asked below, if it is needed.
+  ended.catch(() => undefined);
+  let first: Word | undefined;
+  try {
+    first = !stdout ? undefined : await lastWord(stdout, { what, host, timeoutMs });
+  } catch (error) {
     child.kill("SIGTERM");
-    throw new MeshError(
-      "timed_out",
-      `${what} was not ready within ${timeoutMs / 1000} s and was ended again`,
-      {
-        hint: `See its log: ${logFile}`,
-      },
-    );
+    if (!(error instanceof MeshError)) throw error;
+    throw new MeshError(error.code, error.message, { hint: `See its log: ${logFile}` });
   }
   if (first === undefined || pid === undefined || "error" in first) {
     const status = await ended;
     throw first !== undefined && "error" in first
       ? childError(first)
-      : died(what, status, logFile, log.offset);
+      : died(what, status, logFile, log?.offset);
   }
   stdout?.destroy();
   child.unref();
@@ -91,11 +91,11 @@ const absolute = (paths: HostPaths): Record<string, string> => ({
   CLAUDEMESH_BROKER_DATA: paths.brokerDir,
 });
 
-/** Owner-only, appended to, never through a symbolic link. */
-function openLog(path: string): { fd: number; offset: number } {
+/** Owner-only, appended to, never through a symbolic link. Undefined in a directory that the server itself refuses, and says why. */
+function openLog(path: string): { fd: number; offset: number } | undefined {
   const { O_APPEND, O_CREAT, O_NOFOLLOW, O_WRONLY } = constants;
+  if (!isOwnDirectory(dirname(path))) return undefined;
   try {
-    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
     const fd = openSync(path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, 0o600);
     return { fd, offset: fstatSync(fd).size };
   } catch (error) {
@@ -110,18 +110,77 @@ function openLog(path: string): { fd: number; offset: number } {
   }
 }
 
-/** The first line as a JSON object; undefined when the stream ends without one. */
-async function firstWord(stream: AsyncIterable<Uint8Array>): Promise<FirstWord | undefined> {
+/** Makes it where it is missing. */
+function isOwnDirectory(path: string): boolean {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+    const status = lstatSync(path);
+    return status.isDirectory() && status.uid === process.getuid?.();
+  } catch (error) {
+    if (systemCodeOf(error) === undefined) throw error;
+    return false;
+  }
+}
+
+/** The word that settles it; undefined when the stream ends without one. */
+export async function lastWord(
+  stream: AsyncIterable<Uint8Array>,
+  { what, host, timeoutMs }: Pick<Detached, "what" | "host" | "timeoutMs">,
+): Promise<Word | undefined> {
+  const ended = Promise.withResolvers<never>();
+  const end = (code: "interrupted" | "timed_out", why: string) =>
+    ended.reject(new MeshError(code, `${what} ${why} and was ended again`));
+  const late = () => end("timed_out", `was not ready within ${timeoutMs / 1000} s`);
+  const interrupt = () => end("interrupted", "was not ready yet");
+  let timer = systemClock.after(timeoutMs, late);
+  host.interrupted.addEventListener("abort", interrupt);
+  if (host.interrupted.aborted) interrupt();
+  const words = lines(stream);
+  try {
+    for (;;) {
+      const { done, value: line } = await Promise.race([words.next(), ended.promise]);
+      const word = done === true ? undefined : parseObject(line);
+      if (word === undefined || !("working_on" in word)) return word;
+      timer.cancel();
+      const work = word.working_on;
+      // What is quickly done needs no words.
+      timer =
+        typeof work === "string"
+          ? systemClock.after(sayAfterMs, () => void host.out.note(`${what} is still ${work}`))
+          : systemClock.after(timeoutMs, late);
+    }
+  } finally {
+    timer.cancel();
+    host.interrupted.removeEventListener("abort", interrupt);
+    // Nobody may be waiting for it any more.
+    ended.promise.catch(() => undefined);
+  }
+}
+
+async function* lines(stream: AsyncIterable<Uint8Array>): AsyncGenerator<string, undefined> {
   const decoder = new TextDecoder();
   let text = "";
   for await (const chunk of stream) {
     text += decoder.decode(chunk, { stream: true });
-    if (text.includes("\n")) break;
+    const whole = text.split("\n");
+    text = whole.pop() ?? "";
+    yield* whole;
   }
-  return parseObject(text.split("\n")[0] ?? "");
+  if (text !== "") yield text;
 }
 
-function parseObject(line: string): FirstWord | undefined {
+/** For the server itself, in the foreground: what it is at work on, or that it has finished (`undefined`). */
+export function tellWork({ out }: Host): (work: string | undefined) => Promise<void> {
+  let told: string | undefined;
+  return async (work) => {
+    if (work === told) return;
+    told = work;
+    if (out.json) await unlessClosed(out.answer({ working_on: work ?? null }, () => ""));
+    else if (work !== undefined) await out.note(work);
+  };
+}
+
+function parseObject(line: string): Word | undefined {
   try {
     const value: unknown = JSON.parse(line);
     return typeof value === "object" && value !== null ? { ...value } : undefined;
@@ -130,7 +189,7 @@ function parseObject(line: string): FirstWord | undefined {
   }
 }
 
-function childError({ error: code, message, hint, ...details }: FirstWord): MeshError {
+function childError({ error: code, message, hint, ...details }: Word): MeshError {
   const known = typeof code === "string" && isErrorCode(code) ? code : "internal";
   return new MeshError(known, typeof message === "string" ? message : "it did not start", {
     hint: typeof hint === "string" ? hint : undefined,
@@ -138,8 +197,16 @@ function childError({ error: code, message, hint, ...details }: FirstWord): Mesh
   });
 }
 
-function died(what: string, status: number, logFile: string, offset: number): MeshError {
-  const said = readFileSync(logFile).subarray(offset).toString("utf8").trim();
+function notStarted(what: string, executable: string, error: Error): MeshError {
+  const { message, hint } = asMeshError(error);
+  return new MeshError("internal", `${what} cannot be started: ${message}`, {
+    hint: hint ?? `See whether it is there: ls -l '${executable}'`,
+    cause: error,
+  });
+}
+
+function died(what: string, status: number, logFile: string, offset: number | undefined): MeshError {
+  const said = offset === undefined ? "" : readFileSync(logFile).subarray(offset).toString("utf8").trim();
   const tail = said.length > logTailCharsMax ? `…${said.slice(-logTailCharsMax)}` : said;
   return new MeshError(
     "internal",

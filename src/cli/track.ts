@@ -66,7 +66,7 @@ async function acceptedMessage(client: Client, id: string, timeoutMs: number): P
   }
   throw new MeshError(
     "timed_out",
-    `the broker has not confirmed ${id} within ${wholeMs / 1000} s${because}`,
+    `the broker has not confirmed ${id} within ${Math.max(0.1, Math.round(wholeMs / 100) / 10)} s${because}`,
     {
       hint: `It is on this disk and goes on being tried. Look again: claudemesh track ${id}`,
       details,

@@ -48,24 +48,48 @@ export function connectionFailure(thrown: unknown, socketPath: string): MeshErro
 /** Whose it is decides what can be done: another user's daemon is no matter of sandboxes. */
 function forbidden(code: string, socketPath: string, cause: unknown): MeshError {
   const ownUid = process.getuid?.();
-  const owner = ownerOf(socketPath) ?? ownerOf(dirname(socketPath));
-  const details = { socket: socketPath, ...(owner === undefined ? {} : { owner_uid: owner }) };
+  const owner = ownerOfWay(socketPath) ?? ownerOf(dirname(socketPath));
   if (owner !== undefined && ownUid !== undefined && owner !== ownUid) {
-    return new MeshError(
-      "sandboxed",
-      `this process may not connect to ${socketPath} (${code}): it belongs to user id ${owner}, and this process is user id ${ownUid}`,
-      {
-        hint: "Use a daemon of your own (unset CLAUDEMESH_DAEMON_DIR and CLAUDEMESH_CONFIG_DIR, or set them to directories of yours), or run the command as that user.",
-        details,
-        cause,
-      },
-    );
+    return anothers(`may not connect to ${socketPath} (${code})`, { socketPath, owner, ownUid, cause });
   }
+  const details = { socket: socketPath, ...(owner === undefined ? {} : { owner_uid: owner }) };
   return new MeshError("sandboxed", `this process may not connect to ${socketPath} (${code})`, {
     hint: sandboxHint(socketPath),
     details,
     cause,
   });
+}
+
+/**
+ * Why a socket must not be used, if it must not: a directory of another user is not where our daemon is, and whoever listens in it
+ * would be shown what we send. Root may use everybody's, as in a container that is given the directory of a user outside.
+ */
+export function anothersSocket(socketPath: string, ownUid = process.getuid?.()): MeshError | undefined {
+  if (ownUid === undefined || ownUid === 0) return undefined;
+  const owners = [ownerOf(dirname(socketPath)), ownerOf(socketPath)];
+  const owner = owners.find((uid) => uid !== undefined && uid !== ownUid);
+  if (owner === undefined) return undefined;
+  return anothers(`does not connect to ${socketPath}`, { socketPath, owner, ownUid });
+}
+
+function anothers(
+  what: string,
+  {
+    socketPath,
+    owner,
+    ownUid,
+    cause,
+  }: { socketPath: string; owner: number; ownUid: number; cause?: unknown },
+): MeshError {
+  return new MeshError(
+    "sandboxed",
+    `this process ${what}: it belongs to user id ${owner}, and this process is user id ${ownUid}`,
+    {
+      hint: "Use a daemon of your own (unset CLAUDEMESH_DAEMON_DIR and CLAUDEMESH_CONFIG_DIR, or set them to directories of yours), or run the command as that user.",
+      details: { socket: socketPath, owner_uid: owner },
+      cause,
+    },
+  );
 }
 
 /** Whether a failure to connect was told to be about another user's daemon: no other way leads to that one either. */
@@ -78,6 +102,15 @@ function ownerOf(path: string): number | undefined {
     return lstatSync(path).uid;
   } catch {
     return undefined; // Whatever hides it: then the message does without.
+  }
+}
+
+/** Whose the socket is; where we may not even look at it, whose the directory is that keeps us out. */
+function ownerOfWay(path: string): number | undefined {
+  try {
+    return lstatSync(path).uid;
+  } catch (error) {
+    return systemCodeOf(error) === "EACCES" ? ownerOfWay(dirname(path)) : undefined;
   }
 }
 

@@ -4,11 +4,12 @@
  * shown. Never through a proxy: it would read both.
  */
 import { randomBytes, timingSafeEqual } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import * as v from "valibot";
 import { MeshError, messageOf, systemCodeOf } from "~/errors";
 import { challengeProof } from "~/wire/challenge";
 import { ChallengeReply, routes } from "~/wire/ipc";
+import { challengeReplyCharsMax } from "~/wire/limits";
 
 /** Where the daemon leaves what its owner needs to find it by TCP. */
 export interface TcpFiles {
@@ -38,15 +39,18 @@ export async function findTcpWay(
   fetch: Fetch,
   signal: AbortSignal | null | undefined,
 ): Promise<TcpWay> {
-  const port = read(files.port, /^[1-9]\d{0,4}$/, forbidden);
+  const port = read(files.port, portPattern, forbidden);
   const origin = `http://127.0.0.1:${port}`;
+  // Whoever took the port of a daemon that died could have the next one, on another port, make the proof for him. That one
+  // wrote its port down before it answered anybody, so that the file tells.
+  const isDaemon = async (token: string): Promise<boolean> =>
+    (await proves(origin, token, forbidden, fetch, signal)) &&
+    read(files.port, portPattern, forbidden) === port;
   const token = read(files.token, tokenPattern, forbidden);
-  if (await proves(origin, token, forbidden, fetch, signal)) return { origin, token };
+  if (await isDaemon(token)) return { origin, token };
   // It may just have been renewed.
   const renewed = read(files.token, tokenPattern, forbidden);
-  if (renewed !== token && (await proves(origin, renewed, forbidden, fetch, signal))) {
-    return { origin, token: renewed };
-  }
+  if (renewed !== token && (await isDaemon(renewed))) return { origin, token: renewed };
   throw new MeshError(
     "unauthorized",
     `what answers on ${origin} does not know the local token: it is not the daemon; nothing was shown to it`,
@@ -58,13 +62,17 @@ export async function findTcpWay(
   );
 }
 
+const portPattern = /^[1-9]\d{0,4}$/;
 const tokenPattern = /^[A-Za-z0-9_-]{43}$/;
 
 function read(path: string, pattern: RegExp, forbidden: MeshError): string {
   let text: string;
   try {
+    // To read a pipe could take for ever.
+    if (statSync(path).isFIFO()) throw closedToo(forbidden, `${path} is a pipe`);
     text = readFileSync(path, "utf8").trim();
   } catch (error) {
+    if (error instanceof MeshError) throw error;
     const code = systemCodeOf(error);
     throw closedToo(
       forbidden,
@@ -91,7 +99,7 @@ async function proves(
       redirect: "error",
       ...(signal === undefined ? {} : { signal }),
     });
-    text = await response.text();
+    text = await beginningOf(response);
   } catch (thrown) {
     if (signal?.aborted) throw thrown;
     throw closedToo(forbidden, `${origin} did not answer (${systemCodeOf(thrown) ?? messageOf(thrown)})`);
@@ -102,6 +110,17 @@ async function proves(
   return (
     given !== undefined && due !== undefined && given.length === due.length && timingSafeEqual(given, due)
   );
+}
+
+/** Whoever answers has not proved anything yet, and may go on for ever: no more is read than a proof has. */
+async function beginningOf({ body }: Response): Promise<string> {
+  const decoder = new TextDecoder();
+  let text = "";
+  for await (const chunk of body ?? []) {
+    text += decoder.decode(chunk, { stream: true });
+    if (text.length > challengeReplyCharsMax) break;
+  }
+  return text;
 }
 
 /** The Unix socket is forbidden and TCP does not help: both ways out belong in the hint. */

@@ -3,7 +3,7 @@
  * (tcp.ts). A request is made a second time only when the first could not even connect. What the daemon says of itself on
  * every answer (its version) is heard here, so that no command needs to ask for it.
  */
-import { connectionFailure, isAnotherUsers } from "~/client/failure";
+import { anothersSocket, connectionFailure, isAnotherUsers } from "~/client/failure";
 import type { Fetch, TcpFiles } from "~/client/tcp";
 import type { MeshError } from "~/errors";
 import { version } from "~/version";
@@ -12,7 +12,9 @@ import { checkSocketPath } from "~/wire/paths";
 
 export interface Way {
   readonly socketPath: string;
-  /** `target` is the path with its query. Rejects with what `fetch` threw, or with a MeshError of tcp.ts. */
+  /** Why requests go over TCP, once they do. A daemon started from here could not listen on its socket either. */
+  readonly forbidden: MeshError | undefined;
+  /** `target` is the path with its query. Rejects with what `fetch` threw, or with a MeshError of tcp.ts or failure.ts. */
   request(target: string, init: BunFetchRequestInit): Promise<Response>;
 }
 
@@ -45,8 +47,11 @@ export function openWay({
   /** Set once the socket was refused to us: that does not change while we run. */
   let forbidden: MeshError | undefined;
 
-  const overSocket = (target: string, init: BunFetchRequestInit): Promise<Response> =>
-    fetch(`http://localhost${target}`, { ...init, unix: socketPath });
+  const overSocket = async (target: string, init: BunFetchRequestInit): Promise<Response> => {
+    const refusal = anothersSocket(socketPath);
+    if (refusal !== undefined) throw refusal;
+    return await fetch(`http://localhost${target}`, { ...init, unix: socketPath });
+  };
 
   const overTcp = async (
     files: TcpFiles,
@@ -77,6 +82,9 @@ export function openWay({
 
   return {
     socketPath,
+    get forbidden() {
+      return forbidden;
+    },
     async request(target, init) {
       const response = await send(target, init);
       const skew = endsSkew ? undefined : versionSkew(response.headers.get(versionHeader) ?? version);

@@ -202,7 +202,10 @@ async function writeTarget(
   { passphrase, cost, force }: BackupOptions,
   content: AsyncIterable<Uint8Array>,
 ): Promise<number> {
-  const temporary = join(dirname(target), `.${basename(target)}.${process.pid}.tmp`);
+  const temporary = join(
+    dirname(target),
+    `.${basename(target)}.${process.pid}.${crypto.randomUUID().slice(0, 8)}.tmp`,
+  );
   let bytes = 0;
   try {
     const file = await open(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);

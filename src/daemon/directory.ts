@@ -66,11 +66,15 @@ export class Directory {
     return resolveMember(text, this.#members);
   }
 
-  /** Whether a message from this key may be shown as mail. Where nobody can prove anything, every key may. */
-  admits(pubkey: string): boolean {
+  /**
+   * Whether a message from this key may be shown as mail: from a member, or from who was one when the broker took it, which the
+   * admission that came with it proves. Where nobody can prove anything, every key may.
+   */
+  admits(pubkey: string, shown: Admission | undefined): boolean {
     const member = this.byKey(pubkey);
-    if (member !== undefined) return member.standing !== "refused";
-    return this.#trust.ownerPubkey === undefined;
+    if (member !== undefined && member.standing !== "refused") return true;
+    if (member === undefined && this.#trust.ownerPubkey === undefined) return true;
+    return shown !== undefined && this.#standingOf({ pubkey, admission: shown }) === "verified";
   }
 
   speaksBody2(member: DirectoryMember): boolean {

@@ -3,7 +3,7 @@
  * left over by a killed daemon is removed by the next start; the lock tells whether it is.
  */
 import { lstatSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { systemClock } from "~/clock";
 import { storageError } from "~/disk/file";
 import { tryLock } from "~/disk/lock";
@@ -98,8 +98,13 @@ export interface EphemeralDirectory {
   readonly remove: () => void;
 }
 
-/** For the daemon that lives in it. */
+/** For the daemon that lives in it. Throws `path_unsafe` for one that was not made for this: it goes with everything in it. */
 export function claimEphemeralDirectory(dir: string): EphemeralDirectory {
+  if (!namePattern.test(basename(dir)) || !lstatSync(dir, { throwIfNoEntry: false })?.isDirectory()) {
+    throw new MeshError("path_unsafe", `${dir} was not made for an ephemeral daemon, which would remove it`, {
+      hint: "unset CLAUDEMESH_EPHEMERAL_DIR CLAUDEMESH_CONFIG_DIR; claudemesh daemon up --ephemeral makes a directory of its own.",
+    });
+  }
   const idOf = (): string | undefined => {
     const status = lstatSync(dir, { throwIfNoEntry: false });
     return status && `${status.dev}:${status.ino}`;

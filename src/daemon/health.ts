@@ -75,7 +75,7 @@ function linkProblems(session: MeshSession): Problem[] {
         {
           code: "identity_in_use",
           message: `${slug}: ${why}`,
-          hint: "If this is a copy of another host: claudemesh daemon down, then claudemesh daemon remint --force.",
+          hint: "If this is a copy of another host: claudemesh daemon down, then claudemesh daemon remint --force. If it is the original, do that on the copy, then here: claudemesh daemon restart",
         },
       ];
     case "removed":
@@ -100,7 +100,7 @@ function linkProblems(session: MeshSession): Problem[] {
           code: "broker_unreachable",
           message: `the broker of ${slug} is out of reach: ${why}`,
           hint: /certificate/i.test(why)
-            ? "Its certificate is not trusted here: export NODE_EXTRA_CA_CERTS=/path/to/ca.pem, and start the daemon anew."
+            ? "Its certificate is not trusted here: export NODE_EXTRA_CA_CERTS=/path/to/ca.pem; claudemesh daemon restart"
             : "Messages wait on this disk and leave when it is back.",
         },
       ];

@@ -52,6 +52,16 @@ export function findHolder(paths: DaemonPaths): Holder {
   return { kind: "process", pid, startedAt: started_at, startedWith: started_with };
 }
 
+/**
+ * Whether the process that is `pid` here is the one that the record names: a daemon in another container has an id that may be
+ * anybody's here. Undefined when the record does not say.
+ */
+export function isRecorded(paths: DaemonPaths, pid: number): boolean | undefined {
+  const record = readRecord(paths);
+  if (record === undefined || record.process_start === null) return undefined;
+  return record.pid === pid && processStart(pid) === record.process_start;
+}
+
 /** Names this process in the record. To be called by the holder of the lock. */
 export function writeRecord(paths: DaemonPaths, startedAt: string, startedWith: readonly string[]): void {
   const record: DaemonRecord = {

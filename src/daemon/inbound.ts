@@ -163,7 +163,7 @@ export class Inbound {
     const recipient = { meshId: mesh.meshId, publicKey: mesh.pubkey, secretKey: mesh.secretKey };
     const opened = openLetter(push, recipient, sealer, clock.now());
     if (!opened.ok) return opened;
-    if (!directory.admits(opened.letter.from)) {
+    if (!directory.admits(opened.letter.from, push.senderAdmission)) {
       senderUnknown();
       return { ok: false, reason: "sender_not_admitted" };
     }

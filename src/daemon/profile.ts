@@ -21,8 +21,9 @@ export class Profile {
 
   constructor(store: DirectoryStore) {
     this.#store = store;
-    const stored = store.profile();
-    this.#current = stored === undefined ? initial : v.parse(Stored, stored);
+    // A garbled one is as good as none.
+    const stored = v.safeParse(Stored, store.profile());
+    this.#current = stored.success ? stored.output : initial;
   }
 
   get current(): ProfileReply {

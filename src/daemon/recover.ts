@@ -1,5 +1,6 @@
 /** What commands do to the daemon's files while no daemon runs. */
 import type { BackedUp, BackupOptions } from "~/daemon/backup";
+import { outboxSchemaVersion } from "~/daemon/db/outbox";
 import { type RecoverOptions, recoverDatabases } from "~/daemon/recovery";
 import { type RemintOptions, remint as remintHost } from "~/daemon/remint";
 import type { Restored, RestoreOptions } from "~/daemon/restore";
@@ -23,3 +24,6 @@ export async function restore(options: RestoreOptions): Promise<Restored> {
   const { restoreHost } = await import("~/daemon/restore");
   return await restoreHost(options);
 }
+
+/** Whether this version can open what a daemon with this schema has written. */
+export const canOpenSchema = (schemaVersion: number): boolean => schemaVersion <= outboxSchemaVersion;

@@ -8,17 +8,18 @@ import { salvageDirectory } from "~/daemon/db/directory-salvage";
 import { Inbox, inboxSchemaVersion, migrateInbox } from "~/daemon/db/inbox";
 import { migrateOutbox, outboxSchemaVersion } from "~/daemon/db/outbox";
 import { type SalvageKeys, salvageOutbox } from "~/daemon/db/outbox-salvage";
-import { wasEmptied } from "~/daemon/emptied";
-import { withDaemonStopped } from "~/daemon/stopped";
-import { fileExists, removeFile, storageError } from "~/disk/file";
+import { recoveringPath, withDaemonStopped } from "~/daemon/stopped";
+import { fileBytes, fileExists, removeFile, storageError } from "~/disk/file";
 import { type Move, moveTogether } from "~/disk/moves";
 import { DamagedFile, losesCommits } from "~/disk/pages";
 import { closeSqlite, findDamage, openReadOnly, openSqlite, schemaVersionOf } from "~/disk/sqlite";
 import { MeshError, systemCodeOf } from "~/errors";
 import { readConfig } from "~/identity/config";
 import { openSealer } from "~/identity/sealer";
+import { outboxStatuses } from "~/wire/ipc";
 import type { DaemonPaths, HostPaths } from "~/wire/paths";
 import type { Recovered, RecoveredFile } from "~/wire/recovered";
+import { Priority } from "~/wire/text";
 
 export interface RecoverOptions {
   paths: HostPaths;
@@ -39,13 +40,16 @@ export async function recoverDatabases({ paths: host, dryRun, nowMs }: RecoverOp
         migrateOutbox(db);
         return salvageOutbox(file, db, keys, nowMs);
       });
-      const inboxDamage = examine(paths.inbox, "inbox", inboxSchemaVersion);
+      const inboxDamage = examine(paths.inbox, { table: "inbox", versionMax: inboxSchemaVersion });
       const inbox = recovery.recover(paths.inbox, inboxDamage, (_, db) => {
         migrateInbox(db);
         // Readers go on from places in the old one.
         new Inbox(db).beginAfter(nowMs);
       });
-      const directoryDamage = examine(paths.directory, "first_keys", directorySchemaVersion);
+      const directoryDamage = examine(paths.directory, {
+        table: "first_keys",
+        versionMax: directorySchemaVersion,
+      });
       const directory = recovery.recover(paths.directory, directoryDamage, (file, db) => {
         migrateDirectory(db);
         return salvageDirectory(file, db);
@@ -61,9 +65,19 @@ export async function recoverDatabases({ paths: host, dryRun, nowMs }: RecoverOp
 
 type Examined = { state: "sound" | "missing" } | { state: "damaged"; damage: string };
 
+interface Expected {
+  table: string;
+  versionMax: number;
+  /** Finds rows that cannot be: SQLite checks no CHECK of a database that is only read. */
+  garbledRow?: string;
+}
+
 /** What is wrong with a database, found without changing it or its log. */
-function examine(path: string, table: string, versionMax: number): Examined {
-  if (!fileExists(path)) return { state: "missing" };
+function examine(path: string, { table, versionMax, garbledRow }: Expected): Examined {
+  const bytes = fileBytes(path);
+  if (bytes === undefined) return { state: "missing" };
+  // To SQLite that is a new one.
+  if (bytes === 0) return { state: "damaged", damage: "it is empty" };
   let db: Database | undefined;
   try {
     db = openReadOnly(path);
@@ -77,15 +91,21 @@ function examine(path: string, table: string, versionMax: number): Examined {
     }
     const [damage] = findDamage(db, "integrity_check");
     if (damage !== undefined) return { state: "damaged", damage: firstFinding(damage) };
-    // A file that a start was cut off at has no version yet, and a later start goes on with it.
+    // A file that a start was cut off at has neither yet, and a later start goes on with it.
     const hasTable =
       db.query("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?").get(table) !== null;
-    return hasTable || version === 0
-      ? { state: "sound" }
-      : { state: "damaged", damage: `there is no table ${table} in it` };
+    if (hasTable !== version > 0)
+      return {
+        state: "damaged",
+        damage: `it is of version ${version} and has ${hasTable ? "a" : "no"} table ${table}`,
+      };
+    if (garbledRow !== undefined && hasTable && db.query(garbledRow).get() !== null)
+      return { state: "damaged", damage: `values in ${table} cannot be` };
+    return { state: "sound" };
   } catch (error) {
-    if (!(error instanceof MeshError) || error.code !== "database_corrupt") throw error;
-    return { state: "damaged", damage: error.message };
+    const failure = storageError(`cannot read ${path}`, error);
+    if (failure.code !== "database_corrupt") throw failure;
+    return { state: "damaged", damage: failure.message };
   } finally {
     db?.close();
   }
@@ -95,9 +115,16 @@ function examine(path: string, table: string, versionMax: number): Examined {
 const firstFinding = (damage: string): string =>
   damage.split("\n").find((line) => line !== "" && !line.startsWith("***")) ?? damage;
 
+const quoted = (words: readonly string[]): string => words.map((word) => `'${word}'`).join(", ");
+const garbledOutboxRow = `SELECT 1 FROM outbox NOT INDEXED
+  WHERE status NOT IN (${quoted(outboxStatuses)}) OR priority NOT IN (${quoted(Priority.options)}) LIMIT 1`;
+
 function examineOutbox(paths: DaemonPaths): Examined {
-  if (wasEmptied(paths)) return { state: "damaged", damage: "it is empty" };
-  const examined = examine(paths.outbox, "outbox", outboxSchemaVersion);
+  const examined = examine(paths.outbox, {
+    table: "outbox",
+    versionMax: outboxSchemaVersion,
+    garbledRow: garbledOutboxRow,
+  });
   if (examined.state !== "sound" || !losesCommits(paths.outbox)) return examined;
   return { state: "damaged", damage: "its log is damaged, and what follows there would be passed over" };
 }
@@ -118,9 +145,7 @@ class Recovery {
     salvage: (file: DamagedFile, db: Database) => Salvage,
   ): RecoveredFile<Salvage> {
     if (examined.state !== "damaged") return examined;
-    const staged = `${path}.recovering`;
-    // What an earlier run left when it was killed.
-    removeDatabase(staged);
+    const staged = recoveringPath(path);
     this.#staged.push(staged);
     const file = new DamagedFile(path);
     let result: Salvage;

@@ -5,7 +5,6 @@
 import {
   closeSync,
   constants,
-  fstatSync,
   fsyncSync,
   openSync,
   readFileSync,
@@ -14,17 +13,17 @@ import {
   rmSync,
   writeSync,
 } from "node:fs";
-import { dirname, join, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import * as v from "valibot";
 import { BackupManifest, type BackupName, emptyDirectory } from "~/daemon/backup";
 import { directorySchemaVersion } from "~/daemon/db/directory";
-import { inboxSchemaVersion } from "~/daemon/db/inbox";
+import { Inbox, inboxSchemaVersion } from "~/daemon/db/inbox";
 import { outboxSchemaVersion } from "~/daemon/db/outbox";
 import { withDaemonStopped } from "~/daemon/stopped";
-import { fileExists, removeFile, storageError, syncDirectory } from "~/disk/file";
-import { tryLock } from "~/disk/lock";
+import { fileBytes, fileExists, removeFile, storageError, syncDirectory } from "~/disk/file";
+import { lockToChange } from "~/disk/lock";
 import { type Move, moveTogether } from "~/disk/moves";
-import { findDamage, openReadOnly, schemaVersionOf } from "~/disk/sqlite";
+import { closeSqlite, findDamage, openReadOnly, openSqlite, schemaVersionOf } from "~/disk/sqlite";
 import { MeshError, systemCodeOf } from "~/errors";
 import { parseConfig } from "~/identity/config";
 import { acceptHost } from "~/identity/host";
@@ -51,8 +50,6 @@ export interface Restored {
   moved_aside: string[];
 }
 
-const configLockWaitMs = 5_000;
-
 /** Throws `already_exists`, `already_running`, `wrong_passphrase`, `backup_damaged`, `database_newer` or `storage_*`; then nothing was changed. */
 export async function restoreHost(options: RestoreOptions): Promise<Restored> {
   const source = openSource(resolve(options.file));
@@ -76,26 +73,22 @@ async function restore(
 ): Promise<Restored> {
   const places = placesOf(host, paths);
   const present = [
-    ...places.map(({ path }) => path),
+    // A log that was left behind would be taken for that of the database which is put there.
+    ...places.flatMap(({ name, path }) =>
+      name.endsWith(".db") ? [path, `${path}-wal`, `${path}-shm`] : [path],
+    ),
     paths.hostRecord,
     remintPlanFile(host.configDir),
   ].filter(fileExists);
-  const [first] = present.filter((path) => path !== paths.hostRecord);
+  const first = present.find(
+    (path) => path !== paths.hostRecord && !path.endsWith("-shm") && fileBytes(path) !== 0,
+  );
   if (first !== undefined && !replace) {
     throw new MeshError("already_exists", `there is something here already: ${first}`, {
-      hint: "claudemesh daemon restore --replace moves it aside. Or restore into another directory: CLAUDEMESH_CONFIG_DIR",
+      hint: "claudemesh daemon restore --replace moves it aside. Or set CLAUDEMESH_CONFIG_DIR to restore into another directory.",
     });
   }
-  const lock = tryLock(`${host.configFile}.lock`, configLockWaitMs);
-  if (lock === undefined) {
-    throw new MeshError(
-      "storage_failed",
-      `another process has held ${host.configFile}.lock for ${configLockWaitMs / 1000} s`,
-      {
-        hint: "See which claudemesh command is still running, end it, and try again.",
-      },
-    );
-  }
+  const lock = lockToChange(`${host.configFile}.lock`);
   const staged = places.map((place) => place.staged);
   try {
     emptyDirectory(paths.restoring);
@@ -107,6 +100,7 @@ async function restore(
       place.check?.(place.staged);
     }
     await content.expectEnd();
+    passPlaces(join(paths.restoring, "inbox.db"), nowMs);
     for (const directory of new Set(staged.map(dirname))) syncDirectory(directory);
     const aside = movesAside(present, paths, nowMs);
     const moves = places.map(({ path, staged }) => ({ from: staged, to: path }));
@@ -190,6 +184,19 @@ function checkDatabase(path: string, name: BackupName, table: string, versionMax
   }
 }
 
+/** Readers go on from places that were given out since the backup was made, and would miss what comes until it had come as far. */
+function passPlaces(path: string, nowMs: number): void {
+  if (fileBytes(path) === undefined) return;
+  const db = openSqlite(path);
+  try {
+    if (schemaVersionOf(db) > 0) new Inbox(db).beginAfter(nowMs);
+  } catch (error) {
+    throw storageError(`cannot write ${path}; nothing was changed`, error);
+  } finally {
+    closeSqlite(db);
+  }
+}
+
 function openStaged(path: string, name: BackupName): ReturnType<typeof openReadOnly> {
   try {
     return openReadOnly(path);
@@ -199,17 +206,12 @@ function openStaged(path: string, name: BackupName): ReturnType<typeof openReadO
   }
 }
 
-/** A database goes with its log, which must not be taken for that of another. */
 function movesAside(present: readonly string[], paths: DaemonPaths, nowMs: number): Move[] {
   const mark = `before-restore-${nowMs}`;
-  return present.flatMap((path) => {
-    if (dirname(path) !== paths.dir) return [{ from: path, to: `${path}.${mark}` }];
-    const suffixes = path.endsWith(".db") ? ["", "-wal", "-shm"] : [""];
-    return suffixes.map((suffix) => ({
-      from: path + suffix,
-      to: join(paths.dir, mark, path.slice(paths.dir.length + 1) + suffix),
-    }));
-  });
+  return present.map((from) => ({
+    from,
+    to: dirname(from) === paths.dir ? join(paths.dir, mark, basename(from)) : `${from}.${mark}`,
+  }));
 }
 
 const movedAside = (moves: readonly Move[]): string[] => moves.map(({ to }) => to).filter(fileExists);
@@ -293,18 +295,20 @@ async function unpack(content: Content, path: string, bytes: number): Promise<vo
 
 function openSource(path: string): VaultSource & { close(): void } {
   let fd: number;
+  let bytes: number | undefined;
   try {
+    bytes = fileBytes(path);
     fd = openSync(path, "r");
   } catch (error) {
+    if (error instanceof MeshError) throw error;
     throw new MeshError("storage_failed", `cannot read ${path}: ${systemCodeOf(error) ?? String(error)}`, {
       hint: "Check the name of the file, who owns it and its permissions.",
       cause: error,
     });
   }
-  const status = fstatSync(fd);
   return {
     name: path,
-    bytes: status.size,
+    bytes: bytes ?? 0,
     async read(offset, length) {
       const bytes = Buffer.alloc(length);
       try {

@@ -3,7 +3,7 @@
  * and then every `storage.upkeep_every_h`. It goes in small steps with pauses between, so that nobody who sends waits for it. Rows,
  * ids and dedupe keys stay for good. What was cleared makes room for new messages; the files do not shrink.
  */
-import type { Clock } from "~/clock";
+import { type Clock, pause, takeSteps } from "~/clock";
 import type { Pruned } from "~/daemon/db/pruned";
 import type { Writer } from "~/disk/writer";
 import { MeshError } from "~/errors";
@@ -20,8 +20,6 @@ import {
   upkeepWrittenRowsMax,
 } from "~/wire/limits";
 
-/** Retention has this share of the time at most, however slow the disk is: one part work, the rest pause. */
-const workShare = 1 / 5;
 const dayMs = 24 * 3600 * 1000;
 
 /** Something that holds contents, and the one way of writing to it. */
@@ -65,7 +63,7 @@ export class Retention {
     let lastMs: number | undefined;
     while (!signal.aborted) {
       // Looks up now and then, since the setting and the clock may change meanwhile.
-      await this.#pause(lastMs === undefined ? clockSettledMs : upkeepTurnMs, signal);
+      await pause(clock, lastMs === undefined ? clockSettledMs : upkeepTurnMs, signal);
       if (signal.aborted) return;
       this.#compareClocks();
       const nowMs = clock.monotonicMs();
@@ -131,34 +129,16 @@ export class Retention {
   async #clearShelf({ store, writer }: Shelf, beforeMs: number, signal: AbortSignal): Promise<number> {
     const { clock } = this.#parts;
     let cleared = 0;
-    while (!signal.aborted) {
-      const { count, isMore, tookMs } = await writer.submit(() => {
-        // Measured inside the transaction, where everybody else waits.
+    await takeSteps(clock, upkeepPauseMs, signal, async () => {
+      const { count, isMore } = await writer.submit(() => {
+        // From here on everybody else waits.
         const beganMs = clock.monotonicMs();
-        const step = store.prune(
-          beforeMs,
-          upkeepWrittenRowsMax,
-          () => clock.monotonicMs() - beganMs >= upkeepStepMsMax,
-        );
-        return { ...step, tookMs: clock.monotonicMs() - beganMs };
+        const isOver = () => clock.monotonicMs() - beganMs >= upkeepStepMsMax;
+        return store.prune(beforeMs, upkeepWrittenRowsMax, isOver);
       });
       cleared += count;
-      if (!isMore) break;
-      await this.#pause(Math.max(upkeepPauseMs, tookMs / workShare - tookMs), signal);
-    }
-    return cleared;
-  }
-
-  #pause(ms: number, signal: AbortSignal): Promise<void> {
-    if (signal.aborted) return Promise.resolve();
-    return new Promise((resolve) => {
-      const end = () => {
-        timer.cancel();
-        signal.removeEventListener("abort", end);
-        resolve();
-      };
-      const timer = this.#parts.clock.after(ms, end);
-      signal.addEventListener("abort", end);
+      return isMore;
     });
+    return cleared;
   }
 }

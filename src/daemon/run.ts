@@ -19,13 +19,20 @@ import { clearStaleSocket } from "~/daemon/ipc/stale";
 import { openLocalToken } from "~/daemon/local-token";
 import type { Meshes } from "~/daemon/meshes";
 import { findManager, type Origin } from "~/daemon/origin";
-import { ensureOwnDirectory, ensurePrivateDirectory, storageError } from "~/disk/file";
+import { finishInterrupted } from "~/daemon/stopped";
+import { ensureOwnDirectory, ensurePrivateDirectory, fileBytes, storageError } from "~/disk/file";
 import { tryLock } from "~/disk/lock";
 import { type LogLimits, openStderrLog } from "~/disk/log-file";
-import { finishMoves } from "~/disk/moves";
 import { losesCommits } from "~/disk/pages";
-import { abandonSqlite, closeSqlite, findDamage, openSqlite, wasStoppedUncleanly } from "~/disk/sqlite";
-import { MeshError, messageOf } from "~/errors";
+import {
+  abandonSqlite,
+  closeSqlite,
+  findDamage,
+  openSqlite,
+  slowToOpen,
+  wasStoppedUncleanly,
+} from "~/disk/sqlite";
+import { MeshError, messageOf, systemCodeOf } from "~/errors";
 import { checkHost } from "~/identity/host";
 import { remintProblems } from "~/identity/remint-plan";
 import { openSealer } from "~/identity/sealer";
@@ -58,6 +65,8 @@ export interface DaemonOptions {
   startedWith?: readonly string[];
   /** Everything is in this directory, and goes with the daemon: by itself after `ttlMs`, if there is one. */
   ephemeral?: { dir: string; ttlMs: number | undefined } | undefined;
+  /** Called before what may take long, with what that is, and with nothing when it is over. */
+  onWork?: (what: string | undefined) => Promise<void>;
   onReady?: (ready: DaemonReady) => void;
 }
 
@@ -65,6 +74,8 @@ export interface DaemonOptions {
 export async function runDaemon(options: DaemonOptions, signal: AbortSignal): Promise<void> {
   const paths = daemonPaths(options.paths.daemonDir);
   checkSocketPath(paths.socket);
+  const belongings =
+    options.ephemeral === undefined ? undefined : claimEphemeralDirectory(options.ephemeral.dir);
   ensureOwnDirectory(options.paths.configDir);
   ensurePrivateDirectory(paths.dir);
   let lock = tryLock(paths.lock, lockLookMsMax);
@@ -79,8 +90,6 @@ export async function runDaemon(options: DaemonOptions, signal: AbortSignal): Pr
       lock = undefined;
     },
   };
-  const belongings =
-    options.ephemeral === undefined ? undefined : claimEphemeralDirectory(options.ephemeral.dir);
   // However this process ends, as long as it is told.
   if (belongings !== undefined) process.once("exit", belongings.remove);
   try {
@@ -117,8 +126,7 @@ async function serve(
   lock: LockKeeper,
 ): Promise<void> {
   const clock = systemClock;
-  // A recovery or a restore that was killed halfway: what it has set out to do, it has prepared in full.
-  finishMoves(paths.moves);
+  finishInterrupted(paths);
   writeRecord(paths, isoTime(clock.now()), options.startedWith ?? []);
   const live = await LiveSettings.open({
     file: options.paths.settingsFile,
@@ -137,13 +145,20 @@ async function serve(
     const why = sourceText(live.sources["daemon.tcp"], options.paths.settingsFile);
     log("info", "tcp_off_by_default", {
       why,
-      hint: "daemon up --tcp-port N, or claudemesh config set daemon.tcp true",
+      hint: "claudemesh daemon up --tcp-port N, or claudemesh config set daemon.tcp true",
     });
   }
   const startProblems = hostProblems(options.paths, paths, settings(), clock.now(), log);
-  const outbox = openOutbox(paths);
-  const inbox = openInbox(paths, clock.now(), log, startProblems);
-  const directoryStore = openDirectory(paths);
+  const opening = async <T>(path: string, open: () => T): Promise<T> => {
+    await options.onWork?.(slowToOpen(path));
+    return open();
+  };
+  const outbox = await opening(paths.outbox, () => openOutbox(paths));
+  const inbox = await opening(paths.inbox, () => openInbox(paths, clock.now(), log, startProblems));
+  const directoryStore = await opening(paths.directory, () =>
+    openDirectory(paths, () => isUsed(outbox, inbox)),
+  );
+  await options.onWork?.(undefined);
   const parts = assemble({
     clock,
     chance: Math.random,
@@ -295,11 +310,13 @@ function openOutbox(paths: DaemonPaths): Outbox {
   // SQLite would take the log up to there for all of it, and go on.
   if (unclean && losesCommits(paths.outbox))
     throw damagedOutbox(paths, "its log is damaged, and what follows there would be passed over");
-  const db = openOrExplain(paths.outbox, outboxHint);
-  const [damage] = unclean ? findDamage(db) : [];
-  if (damage !== undefined) throw damagedOutbox(paths, damage);
-  migrateOutbox(db);
-  return new Outbox(db);
+  return orExplain(outboxHint, () => {
+    const db = openSqlite(paths.outbox);
+    const [damage] = unclean ? findDamage(db) : [];
+    if (damage !== undefined) throw damagedOutbox(paths, damage);
+    migrateOutbox(db);
+    return new Outbox(db);
+  });
 }
 
 const damagedOutbox = ({ outbox }: DaemonPaths, damage: string): MeshError =>
@@ -309,11 +326,15 @@ const outboxHint =
   "claudemesh daemon recover salvages what can be read into a new file and keeps this one; --dry-run says what it would find.";
 
 /** Damage that shows on opening is told with the way out of it. */
-function openOrExplain(path: string, hint: string): ReturnType<typeof openSqlite> {
+function orExplain<T>(hint: string, open: () => T): T {
   try {
-    return openSqlite(path);
+    return open();
   } catch (error) {
-    if (!(error instanceof MeshError) || error.code !== "database_corrupt") throw error;
+    // What SQLite itself calls a mistake is a schema that is not what its version says.
+    const isDamage =
+      error instanceof MeshError &&
+      (error.code === "database_corrupt" || systemCodeOf(error.cause) === "SQLITE_ERROR");
+    if (!isDamage) throw error;
     throw new MeshError(error.code, error.message, { hint, cause: error });
   }
 }
@@ -355,6 +376,9 @@ function openInbox(paths: DaemonPaths, nowMs: number, log: Log, problems: Proble
     problems.push({ code: "inbox_log_damaged", message, hint: "Ask whoever wrote then to send it again." });
   }
   try {
+    // Begun before the directory, it cannot be empty after it.
+    if (fileBytes(paths.inbox) === 0 && (fileBytes(paths.directory) ?? 0) > 0)
+      throw new MeshError("database_corrupt", `${paths.inbox} is empty`);
     const db = openSqlite(paths.inbox);
     const damage = unclean ? findDamage(db) : [];
     if (damage.length > 0) {
@@ -383,12 +407,20 @@ function openInbox(paths: DaemonPaths, nowMs: number, log: Log, problems: Proble
   }
 }
 
-function openDirectory(paths: DaemonPaths): DirectoryStore {
+const isUsed = (outbox: Outbox, inbox: Inbox): boolean =>
+  inbox.lastSeq() > 0 || outbox.list({ limit: 1 }).length > 0;
+
+function openDirectory(paths: DaemonPaths, wasUsed: () => boolean): DirectoryStore {
   const hint =
     "It holds the keys that names were first seen with. claudemesh daemon recover salvages them into a new file and keeps this one.";
-  const db = openOrExplain(paths.directory, hint);
-  migrateDirectory(db);
-  return new DirectoryStore(db);
+  return orExplain(hint, () => {
+    // Names would be trusted anew, whoever has them now.
+    if (fileBytes(paths.directory) === 0 && wasUsed())
+      throw new MeshError("database_corrupt", `${paths.directory} is empty`);
+    const db = openSqlite(paths.directory);
+    migrateDirectory(db);
+    return new DirectoryStore(db);
+  });
 }
 
 function moveIfThere(from: string, to: string): void {

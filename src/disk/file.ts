@@ -5,6 +5,8 @@
 import {
   closeSync,
   constants,
+  fchmodSync,
+  fstatSync,
   fsyncSync,
   lstatSync,
   mkdirSync,
@@ -21,14 +23,25 @@ import { dirname } from "node:path";
 import { MeshError, messageOf, systemCodeOf } from "~/errors";
 import { faultOf } from "~/wire/fault";
 
+/** A file that is to take the place of `target` when it is whole. */
+export const temporaryPath = (target: string): string =>
+  `${target}.${process.pid}.${crypto.randomUUID().slice(0, 8)}.tmp`;
+
+/** The name of such a file, and of what SQLite puts beside it while it writes one. Who is killed leaves them. */
+export const temporaryPattern = /\.\d+\.[0-9a-f]{8}\.tmp(-journal)?$/;
+
 /** Replaces `path` with `content`; a symbolic link is followed, so that a link in a dotfiles tree stays one. */
 export function writeFileAtomic(path: string, content: string | Uint8Array, mode = 0o600): void {
   const target = realPathOrSelf(path);
-  const temporary = `${target}.${process.pid}.${crypto.randomUUID().slice(0, 8)}.tmp`;
+  const temporary = temporaryPath(target);
   const bytes = typeof content === "string" ? Buffer.from(content) : content;
+  let isBegun = false;
   try {
     const fd = openSync(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, mode);
+    isBegun = true;
     try {
+      // The umask has taken from it what others may have.
+      if ((mode & 0o077) !== 0) fchmodSync(fd, mode);
       for (let written = 0; written < bytes.length; ) written += writeSync(fd, bytes, written);
       fsyncSync(fd);
     } finally {
@@ -37,19 +50,39 @@ export function writeFileAtomic(path: string, content: string | Uint8Array, mode
     renameSync(temporary, target);
     syncDirectory(dirname(target));
   } catch (error) {
-    removeFile(temporary);
+    if (isBegun) removeFile(temporary);
     throw storageError(`cannot write ${path}`, error);
   }
 }
 
 /** The file's text, or undefined when there is no such file. */
 export function readTextFile(path: string): string | undefined {
+  return readFileIfThere(path)?.toString("utf8");
+}
+
+/**
+ * The file's bytes, or undefined when there is no such file. A pipe or a device is refused: reading one may never end, and nothing
+ * else in this process would go on meanwhile. `check` sees the very file before it is read, and throws to have it left alone.
+ */
+export function readFileIfThere(path: string, check?: (status: Stats) => void): Buffer | undefined {
   try {
-    return readFileSync(path, "utf8");
+    const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    try {
+      const status = fstatSync(fd);
+      if (!status.isFile() && !status.isDirectory())
+        throw new MeshError("storage_failed", `cannot read ${path}: it is no regular file`, {
+          hint: "Look at what is there, and move it away.",
+        });
+      check?.(status);
+      return readFileSync(fd);
+    } finally {
+      closeSync(fd);
+    }
   } catch (error) {
+    if (error instanceof MeshError) throw error;
     if (systemCodeOf(error) === "ENOENT") return undefined;
     throw new MeshError("storage_failed", `cannot read ${path}: ${systemCodeOf(error) ?? String(error)}`, {
-      hint: "Check who owns the file and its permissions.",
+      hint: "Check that it is a file, who owns it, and its permissions.",
       cause: error,
     });
   }
@@ -119,11 +152,22 @@ export function fileExists(path: string): boolean {
   return statSync(path, { throwIfNoEntry: false }) !== undefined;
 }
 
+/** The size of a file; undefined when there is none. Something else that is there is refused: opening it may never end. */
+export function fileBytes(path: string): number | undefined {
+  const status = statSync(path, { throwIfNoEntry: false });
+  if (status === undefined) return undefined;
+  if (status.isFile()) return status.size;
+  throw new MeshError("storage_failed", `${path} is no regular file`, {
+    hint: "Look at what is there, and move it away.",
+  });
+}
+
 /** A system or SQLite error as a MeshError that tells a full disk and a read-only one from the rest. */
 export function storageError(what: string, error: unknown): MeshError {
   if (error instanceof MeshError) return error;
   const code = systemCodeOf(error) ?? "";
-  if (code === "SQLITE_FULL" || code === "ENOSPC" || code === "EDQUOT") {
+  // On a full disk SQLite cannot enlarge the file that its log is shared by either (https://www.sqlite.org/rescode.html).
+  if (["SQLITE_FULL", "SQLITE_IOERR_SHMSIZE", "ENOSPC", "EDQUOT"].includes(code)) {
     return new MeshError("storage_full", `${what}: no space left on the disk`, {
       hint: "Free some space; nothing was half-written, and the same request can be made again.",
       cause: error,
@@ -145,7 +189,10 @@ export function storageError(what: string, error: unknown): MeshError {
     : code === ""
       ? `${error instanceof Error ? `${error.name}: ` : ""}${faultOf(error)}`
       : code;
-  return new MeshError("storage_failed", `${what}: ${why}`, { cause: error });
+  const hint = code.startsWith("SQLITE_CANTOPEN")
+    ? "Check that it is a file, who owns it, its permissions and its directory's, and whether new files can be made there (df -i)."
+    : undefined;
+  return new MeshError("storage_failed", `${what}: ${why}`, { hint, cause: error });
 }
 
 function realPathOrSelf(path: string): string {

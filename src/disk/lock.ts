@@ -6,7 +6,7 @@
 import { Database } from "bun:sqlite";
 import { closeSync, openSync } from "node:fs";
 import { fileExists, storageError } from "~/disk/file";
-import { systemCodeOf } from "~/errors";
+import { MeshError, systemCodeOf } from "~/errors";
 
 /** Held locks must stay reachable: a collected Database closes its file and with it drops the lock. */
 const held = new Map<string, Database>();
@@ -30,7 +30,12 @@ export function tryLock(path: string, waitMs = 0): Lock | undefined {
   } catch (error) {
     db?.close();
     if (systemCodeOf(error)?.startsWith("SQLITE_BUSY")) return undefined;
-    throw storageError(`cannot lock ${path}`, error);
+    const failure = storageError(`cannot lock ${path}`, error);
+    if (failure.code !== "database_corrupt") throw failure;
+    throw new MeshError("storage_failed", `${path} is no lock of claudemesh: there is something in it`, {
+      hint: `Look at what it is, and move it away: mv '${path}' '${path}.old'`,
+      cause: error,
+    });
   }
   const taken = db;
   held.set(path, taken);
@@ -43,6 +48,17 @@ export function tryLock(path: string, waitMs = 0): Lock | undefined {
       taken.close();
     },
   };
+}
+
+const changeWaitMs = 5_000;
+
+/** The lock of whoever reads, changes and writes a file as one step. Throws `storage_failed` when somebody else keeps it. */
+export function lockToChange(path: string): Lock {
+  const lock = tryLock(path, changeWaitMs);
+  if (lock !== undefined) return lock;
+  throw new MeshError("storage_failed", `another process has held ${path} for ${changeWaitMs / 1000} s`, {
+    hint: "See which claudemesh command is still running, end it, and try again.",
+  });
 }
 
 /** Whether some process holds the lock right now; must not be asked by the holder itself. */

@@ -133,6 +133,10 @@ export class LogFile implements LogSink {
   write(line: string): void {
     try {
       this.#followPath();
+      if (this.#isFlooded()) {
+        this.#linesLost++;
+        return;
+      }
       if (this.#linesLost > 0) {
         this.#put(this.#line("warn", "log_lines_lost", { lines: this.#linesLost }));
         this.#linesLost = 0;
@@ -159,6 +163,12 @@ export class LogFile implements LogSink {
     closeSync(this.#fd);
   }
 
+  /** Who makes us log faster than an old file can be made must not fill the disk: the copy would never come to an end. */
+  #isFlooded(): boolean {
+    if (this.#rotating === undefined) return false;
+    return fstatSync(this.#fd).size > this.#limits().bytesMax + logBacklogBytesMax;
+  }
+
   #line(level: LogLevel, message: string, fields: LogFields): string {
     return logLine(this.#clock.now(), level, message, fields);
   }
@@ -181,6 +191,8 @@ export class LogFile implements LogSink {
   #followPath(): void {
     const there = statusOf(this.#path);
     if (there !== undefined && isSameFile(there, fstatSync(this.#fd))) return;
+    // With its directory gone as well, the file may still be read where that was moved.
+    if (there === undefined && statusOf(dirname(this.#path)) === undefined) return;
     const fd = openToAppend(this.#path);
     closeSync(this.#fd);
     this.#fd = fd;
@@ -215,7 +227,10 @@ export class LogFile implements LogSink {
   }
 
   async #rotate(): Promise<void> {
-    if (this.#limits().filesKept === 0) return this.#begin();
+    if (this.#limits().filesKept === 0) {
+      removeOldLogs(this.#path, 0);
+      return this.#begin();
+    }
     const copy = unfinishedCopy(this.#path);
     removeFile(copy);
     const { O_RDONLY, O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW } = constants;
@@ -377,7 +392,12 @@ function makeWay(path: string, kept: number): void {
   let free = 1;
   while (present.includes(free) && free < kept) free++;
   for (let number = free; number > 1; number--) renameSync(oldLog(path, number - 1), oldLog(path, number));
-  for (const number of present) if (number > kept) removeFile(oldLog(path, number));
+  removeOldLogs(path, kept);
+}
+
+function removeOldLogs(path: string, kept: number): void {
+  for (const number of oldLogNumbers(basename(path), readdirSync(dirname(path))))
+    if (number > kept) removeFile(oldLog(path, number));
 }
 
 /** Whether the log begins with all that is in `old`: then a process was killed between the copy and the emptying. */

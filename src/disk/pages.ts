@@ -21,21 +21,23 @@ export interface PageImage {
   number: number;
   bytes: Buffer;
   /**
-   * `live` is what the database consists of, `unused` what it has put aside for new pages, with what stood there before, and
-   * `stray` what a damaged log still holds of later changes.
+   * `live` is what the database consists of, `stray` what a damaged log still holds of later changes, and `unused` what stood there
+   * before: in pages that were put aside for new ones, and in those that the log replaces, which may be the log of another file.
    */
   kind: "live" | "unused" | "stray";
 }
 
 /**
  * Whether the log holds commits that SQLite passes over, because something before them in it is damaged. The last commit alone may
- * well be in pieces: that is how a power failure leaves one that nobody was told of yet.
+ * well be in pieces: that is how a power failure leaves one that nobody was told of yet. The head never: it is on the disk before
+ * anything follows it.
  */
 export function losesCommits(path: string): boolean {
   try {
     if (!fileExists(`${path}-wal`)) return false;
     const bytes = readFileSync(`${path}-wal`);
-    return new Wal(bytes, Wal.pageBytesIn(bytes) ?? fallbackPageBytes).strayCommits > 1;
+    const wal = new Wal(bytes, Wal.pageBytesIn(bytes) ?? fallbackPageBytes);
+    return wal.strayCommits > 1 || wal.isHeadless;
   } catch (error) {
     throw storageError(`cannot read ${path}-wal`, error);
   }
@@ -96,6 +98,10 @@ export class DamagedFile {
     for (const number of this.#unused) {
       const bytes = this.#page(number, false);
       if (bytes !== undefined) yield { number, bytes, kind: "unused" };
+    }
+    for (const number of this.#wal.replaced()) {
+      const bytes = this.#read((number - 1) * this.#pageBytes, this.#pageBytes);
+      yield { number, bytes, kind: "unused" };
     }
   }
 
@@ -210,7 +216,8 @@ function* cellsOf(image: PageImage, types: readonly number[]): Generator<number>
   const count = bytes.readUInt16BE(header + 3);
   const pointers = header + (type === indexInterior ? 12 : 8);
   for (let cell = 0; cell < count && pointers + 2 * cell + 2 <= bytes.length; cell++) {
-    const at = bytes.readUInt16BE(pointers + 2 * cell);
+    // SQLite, too, looks at no more bits of it than a page needs.
+    const at = bytes.readUInt16BE(pointers + 2 * cell) & (bytes.length - 1);
     if (at >= pointers && at < bytes.length - 3) yield at;
   }
 }
@@ -286,6 +293,8 @@ class Wal {
   readonly #strays: { number: number; offset: number }[] = [];
   pagesMax = 0;
   strayCommits = 0;
+  /** There is something in it, and no head that says what. */
+  isHeadless = false;
 
   constructor(bytes: Buffer, pageBytes: number) {
     this.#bytes = bytes;
@@ -300,6 +309,10 @@ class Wal {
   page(number: number): Buffer | undefined {
     const offset = this.#committed.get(number);
     return offset === undefined ? undefined : this.#at(offset);
+  }
+
+  replaced(): Iterable<number> {
+    return this.#committed.keys();
   }
 
   stray(number: number): Buffer | undefined {
@@ -321,6 +334,7 @@ class Wal {
     const isFormat = (bytes.readUInt32BE(0) & ~1) === 0x377f0682;
     let sums = checksum(bytes.subarray(0, 24), [0, 0], isBigEndian);
     let isSound = isFormat && sums[0] === bytes.readUInt32BE(24) && sums[1] === bytes.readUInt32BE(28);
+    this.isHeadless = !isSound && bytes.subarray(walHeaderBytes).some((byte) => byte !== 0);
     // The two numbers that a log was begun with stand in each of its frames.
     const saltAt = isSound ? 16 : walHeaderBytes + 8;
     const salt = bytes.subarray(saltAt, saltAt + 8);

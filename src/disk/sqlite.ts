@@ -16,12 +16,23 @@ import {
   statSync,
 } from "node:fs";
 import { basename, dirname, join } from "node:path";
-import { fileExists, removeFile, storageError, syncDirectory } from "~/disk/file";
+import {
+  fileBytes,
+  removeFile,
+  storageError,
+  syncDirectory,
+  temporaryPath,
+  temporaryPattern,
+} from "~/disk/file";
 import { MeshError, messageOf, systemCodeOf } from "~/errors";
 
 const busyTimeoutMs = 5_000;
 const walAttemptsMax = 100;
 const walPauseMs = 10;
+/** Far beyond any that there will be. */
+const schemaVersionMax = 500;
+/** Less than this is opened at once, even from a slow disk. */
+const slowBytes = 32 * 1024 * 1024;
 /** Of the copies that are made before a database is brought forward, so many stay. */
 const copiesKept = 2;
 
@@ -29,7 +40,7 @@ const copiesKept = 2;
 export function openSqlite(path: string): Database {
   let db: Database | undefined;
   try {
-    if (path !== ":memory:" && !fileExists(path)) closeSync(openSync(path, "a", 0o600));
+    if (path !== ":memory:" && fileBytes(path) === undefined) closeSync(openSync(path, "a", 0o600));
     db = new Database(path, { create: true, readwrite: true, strict: true });
     db.run(`PRAGMA busy_timeout = ${busyTimeoutMs}`);
     beginWal(db);
@@ -48,6 +59,7 @@ export function openSqlite(path: string): Database {
 export function openReadOnly(path: string): Database {
   let db: Database | undefined;
   try {
+    for (const suffix of ["", "-wal"]) fileBytes(path + suffix);
     db = new Database(path, { readonly: true, strict: true });
     db.run(`PRAGMA busy_timeout = ${busyTimeoutMs}`);
     schemaVersionOf(db);
@@ -84,7 +96,7 @@ export type SchemaStep = string | ((db: Database) => void);
  * `database_corrupt` when the copy or a step fails, which leaves the version before it.
  */
 export function migrate(db: Database, steps: readonly SchemaStep[]): void {
-  const present = schemaVersionOf(db);
+  const present = presentVersionOf(db);
   if (present > steps.length) {
     throw new MeshError(
       "database_newer",
@@ -104,6 +116,14 @@ export function migrate(db: Database, steps: readonly SchemaStep[]): void {
   }
 }
 
+function presentVersionOf(db: Database): number {
+  try {
+    return schemaVersionOf(db);
+  } catch (error) {
+    throw storageError(`cannot read ${db.filename}`, error);
+  }
+}
+
 function takeStep(db: Database, version: number, step: SchemaStep): void {
   db.transaction(() => {
     // Looked up again inside the transaction: another process may have taken the same step meanwhile.
@@ -118,12 +138,16 @@ function takeStep(db: Database, version: number, step: SchemaStep): void {
 function keepCopy(db: Database, version: number): void {
   const path = db.filename;
   if (path === "" || path === ":memory:") return;
-  try {
-    snapshot(db, `${path}.before-v${version + 1}`);
-    const prefix = `${basename(path)}.before-v`;
-    const copies = readdirSync(dirname(path)).filter(
-      (name) => name.startsWith(prefix) && /^\d+$/.test(name.slice(prefix.length)),
+  const prefix = `${basename(path)}.before-v`;
+  const namesLike = (end: RegExp): string[] =>
+    readdirSync(dirname(path)).filter(
+      (name) => name.startsWith(prefix) && end.test(name.slice(prefix.length)),
     );
+  try {
+    // Of a process that was killed at this: each is as large as the database.
+    for (const name of namesLike(temporaryPattern)) removeFile(join(dirname(path), name));
+    snapshot(db, `${path}.before-v${version + 1}`);
+    const copies = namesLike(/^\d+$/);
     const versionOf = (name: string): number => Number(name.slice(prefix.length));
     copies.sort((a, b) => versionOf(b) - versionOf(a));
     for (const name of copies.slice(copiesKept)) removeFile(join(dirname(path), name));
@@ -143,7 +167,7 @@ function keepCopy(db: Database, version: number): void {
  * without unused pages, or not at all. An older file at `target` is replaced.
  */
 export function snapshot(db: Database, target: string): void {
-  const temporary = `${target}.${process.pid}.${crypto.randomUUID().slice(0, 8)}.tmp`;
+  const temporary = temporaryPath(target);
   try {
     // SQLite takes an empty file for one that is not there, and leaves its permissions as they are.
     closeSync(openSync(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600));
@@ -162,9 +186,12 @@ export function snapshot(db: Database, target: string): void {
   }
 }
 
+/** Throws `database_corrupt` for a number that no version has. */
 export function schemaVersionOf(db: Database): number {
   const row = db.query<{ user_version: number }, []>("PRAGMA user_version").get();
-  return row?.user_version ?? 0;
+  const version = row?.user_version ?? 0;
+  if (version >= 0 && version <= schemaVersionMax) return version;
+  throw new MeshError("database_corrupt", `${db.filename} has schema version ${version}, which cannot be`);
 }
 
 /** Moves what is in the log file into the database, so that the next start finds the log empty, and closes it. */
@@ -177,6 +204,12 @@ export function closeSqlite(db: Database): void {
   } finally {
     db.close();
   }
+}
+
+/** What a start says before it opens a database that may take long: one that is large is checked after a crash, and copied before an upgrade. */
+export function slowToOpen(path: string): string | undefined {
+  const bytes = (fileBytes(path) ?? 0) + (fileBytes(`${path}-wal`) ?? 0);
+  return bytes < slowBytes ? undefined : `opening ${path} (${Math.round(bytes / 1e6)} MB)`;
 }
 
 /** True when the last process that had this database open did not get to `closeSqlite`. */

@@ -6,7 +6,7 @@ import { statSync } from "node:fs";
 import { dirname } from "node:path";
 import * as v from "valibot";
 import { ensureOwnDirectory, readTextFile, writeFileAtomic } from "~/disk/file";
-import { tryLock } from "~/disk/lock";
+import { lockToChange } from "~/disk/lock";
 import { MeshError } from "~/errors";
 import { isConsistentSecretKey, publicKeyOf } from "~/identity/keys";
 import { jsonFault } from "~/wire/fault";
@@ -53,8 +53,6 @@ const Config = v.looseObject({
 });
 export type Config = v.InferOutput<typeof Config>;
 
-const lockWaitMs = 5_000;
-
 /** The configuration, or an empty one when there is no file yet. Throws `config_invalid` or `config_unsafe`. */
 export function readConfig(path: string): Config {
   const text = readTextFile(path);
@@ -91,16 +89,7 @@ export function parseConfig(text: string, path: string): Config {
 /** Reads, changes and writes the file as one step, however many processes do so at once. Returns what was written. */
 export function updateConfig(path: string, change: (config: Config) => Config): Config {
   ensureOwnDirectory(dirname(path));
-  const lock = tryLock(`${path}.lock`, lockWaitMs);
-  if (lock === undefined) {
-    throw new MeshError(
-      "storage_failed",
-      `another process has held ${path}.lock for ${lockWaitMs / 1000} s`,
-      {
-        hint: "See which claudemesh command is still running, end it, and try again.",
-      },
-    );
-  }
+  const lock = lockToChange(`${path}.lock`);
   try {
     const changed = change(readConfig(path));
     writeFileAtomic(path, `${JSON.stringify(changed, null, 2)}\n`);

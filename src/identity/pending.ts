@@ -15,7 +15,7 @@ import {
   storageError,
   writeFileAtomic,
 } from "~/disk/file";
-import { tryLock } from "~/disk/lock";
+import { lockToChange } from "~/disk/lock";
 import { MeshError } from "~/errors";
 import { generateKeyPair, isConsistentSecretKey, publicKeyOf } from "~/identity/keys";
 import { Base64Url, SecretKey } from "~/wire/text";
@@ -36,8 +36,6 @@ export interface Attempt {
   end(): void;
 }
 
-const lockWaitMs = 5_000;
-
 /** The attempt with this subject (what is created or which invite is used), begun now or by an earlier run. */
 export function beginAttempt(configDir: string, subject: readonly string[]): Attempt {
   ensureOwnDirectory(configDir);
@@ -46,12 +44,7 @@ export function beginAttempt(configDir: string, subject: readonly string[]): Att
   const name = createHash("sha256").update(JSON.stringify(subject)).digest("hex").slice(0, 32);
   const path = join(directory, `${name}.json`);
   // Two runs at once must not make two keys.
-  const lock = tryLock(join(directory, "lock"), lockWaitMs);
-  if (lock === undefined) {
-    throw new MeshError("storage_failed", `another process holds ${join(directory, "lock")}`, {
-      hint: "See which claudemesh command is still running, end it, and try again.",
-    });
-  }
+  const lock = lockToChange(join(directory, "lock"));
   try {
     const earlier = readAttempt(path);
     const keys = earlier ?? {

@@ -39,6 +39,8 @@ export const vaultHeaderBytes = checksumAt + checksumBytes;
 const saltBytes = 16;
 const noncePrefixBytes = 16;
 const tagBytes = 16;
+/** Of one lane (RFC 9106, "m"). */
+const argonMemoryKibMin = 8;
 
 interface VaultKey {
   boxKey: Uint8Array;
@@ -143,12 +145,15 @@ function checkHeader(header: Buffer, source: VaultSource): void {
       },
     );
   }
-  const isWithin = (at: number, max: number): boolean => {
+  const isWithin = (at: number, min: number, max: number): boolean => {
     const value = header.readUInt32BE(at);
-    return value >= 1 && value <= max;
+    return value >= min && value <= max;
   };
-  if (!isWithin(20, vaultMemoryKibMax) || !isWithin(24, vaultPassesMax) || !isWithin(28, vaultChunkBytesMax))
-    throw damaged(source, "its header asks for more than any that claudemesh writes");
+  const isOurs =
+    isWithin(20, argonMemoryKibMin, vaultMemoryKibMax) &&
+    isWithin(24, 1, vaultPassesMax) &&
+    isWithin(28, 1, vaultChunkBytesMax);
+  if (!isOurs) throw damaged(source, "its header asks for what none asks for that claudemesh writes");
 }
 
 const damaged = ({ name }: VaultSource, why: string): MeshError =>

@@ -45,10 +45,10 @@ async function post<S extends v.GenericSchema>(
   }).catch((error: unknown) => {
     throw unreachable(url, error);
   });
-  const text = await response.text().catch((error: unknown) => {
+  const text = await boundedText(response).catch((error: unknown) => {
     throw unreachable(url, error);
   });
-  const answer = parseJson(text.slice(0, httpBodyBytesMax));
+  const answer = parseJson(text);
   if (!response.ok) {
     const refusal = v.safeParse(HttpError, answer);
     if (refusal.success)
@@ -62,6 +62,17 @@ async function post<S extends v.GenericSchema>(
   const parsed = v.safeParse(schema, answer);
   if (!parsed.success) throw notABroker(url, explainIssues(parsed.issues));
   return parsed.output;
+}
+
+/** As much of an answer as a broker's has: whoever it is that answers may never come to an end. */
+export async function boundedText({ body }: Response): Promise<string> {
+  const decoder = new TextDecoder();
+  let text = "";
+  for await (const chunk of body ?? []) {
+    text += decoder.decode(chunk, { stream: true });
+    if (text.length > httpBodyBytesMax) break;
+  }
+  return text.slice(0, httpBodyBytesMax);
 }
 
 const notABroker = (url: string, what: string): MeshError =>

@@ -44,10 +44,11 @@ export async function runProgram(
       reject(new MeshError("timed_out", message, { hint: "Try the same by hand to see what it waits for." }));
     });
     const output = { stdout: "", stderr: "" };
-    child.stdout.setEncoding("utf8").on("data", (text: string) => {
+    // Without a free descriptor there are no pipes, only the error.
+    child.stdout?.setEncoding("utf8").on("data", (text: string) => {
       output.stdout += text;
     });
-    child.stderr.setEncoding("utf8").on("data", (text: string) => {
+    child.stderr?.setEncoding("utf8").on("data", (text: string) => {
       output.stderr += text;
     });
     child.once("error", (error) => {

@@ -11,7 +11,7 @@ export interface Place {
   column: number;
 }
 
-/** One `key = value`, wherever it stands: under a header, at the top with dots, or in an inline table. */
+/** One `key = value`, wherever it stands: under a header, at the top with dots, or in an inline table. The value is no table, or an empty one. */
 export interface Entry {
   path: readonly string[];
   place: Place;
@@ -79,12 +79,13 @@ interface Found {
 
 function collect(node: AST.TOMLKeyValue, prefix: readonly string[], found: Found): void {
   const path = [...prefix, ...node.key.keys.map(nameOf)];
-  if (node.value.type !== "TOMLInlineTable") {
-    found.entries.push({ path, place: placeOf(node.key), node });
-    return;
-  }
-  found.inlineTables.push({ path, node: node.value });
-  for (const inner of node.value.body) collect(inner, path, found);
+  const { value } = node;
+  const isTable = value.type === "TOMLInlineTable";
+  // An empty table sets nothing below it: it stands for itself.
+  if (!isTable || value.body.length === 0) found.entries.push({ path, place: placeOf(node.key), node });
+  if (!isTable) return;
+  found.inlineTables.push({ path, node: value });
+  for (const inner of value.body) collect(inner, path, found);
 }
 
 const nameOf = (key: AST.TOMLBare | AST.TOMLQuoted): string =>

@@ -1,60 +1,53 @@
 /**
  * Changing one key of `config.toml` and nothing else: every other character, comments and order among them, stays as it is.
- * A change that leaves a file which does not fit is refused, and nothing is written.
+ * To set a key is refused, and nothing written, when the file does not fit afterwards. To take one out makes no file worse, and
+ * is the way out of one with several mistakes.
  */
 import { statSync } from "node:fs";
 import { dirname } from "node:path";
 import { ensureOwnDirectory, writeFileAtomic } from "~/disk/file";
-import { tryLock } from "~/disk/lock";
-import { MeshError } from "~/errors";
+import { lockToChange } from "~/disk/lock";
 import { type Document, type Entry, parseDocument, pathText } from "~/settings/document";
 import { checkDocument, type FileValues, readSettingsText } from "~/settings/file";
 import type { KnobName, KnobValue } from "~/settings/knobs";
-
-const lockWaitMs = 5_000;
 
 const newFileText = `# The settings of claudemesh on this host. What is not set here follows the default: claudemesh config show --defaults
 # lists every key. A running daemon takes over changes by itself; claudemesh daemon status says what waits for a restart.
 `;
 
 /** Sets one key, making the file if there is none. Throws `config_invalid` when the file does not fit afterwards. */
-export const setInFile = (
+export async function setInFile(
   path: string,
   name: KnobName,
   value: Exclude<KnobValue, null>,
-): Promise<FileValues> => changeFile(path, (document) => withValue(document, name, renderValue(value)));
-
-/** Removes one key, known or not. False: it was not set. */
-export async function unsetInFile(path: string, name: string): Promise<boolean> {
-  let wasSet = false;
-  await changeFile(path, (document) => {
-    const text = withoutKey(document, name);
-    wasSet = text !== undefined;
-    return text ?? document.text;
-  });
-  return wasSet;
+): Promise<FileValues> {
+  const change = async (document: Document) => {
+    const text = withValue(document, name, renderValue(value));
+    return { text, result: checkDocument(await parseDocument(text, path), path) };
+  };
+  return await changeFile(path, change);
 }
 
+/** Removes one key, known or not. False: it was not set. */
+export const unsetInFile = (path: string, name: string): Promise<boolean> =>
+  changeFile(path, async (document) => {
+    const text = withoutKey(document, name);
+    return { text: text ?? document.text, result: text !== undefined };
+  });
+
 /** Reads, changes and writes as one step, however many processes do so at once. */
-async function changeFile(path: string, change: (document: Document) => string): Promise<FileValues> {
+async function changeFile<T>(
+  path: string,
+  change: (document: Document) => Promise<{ text: string; result: T }>,
+): Promise<T> {
   ensureOwnDirectory(dirname(path));
-  const lock = tryLock(`${path}.lock`, lockWaitMs);
-  if (lock === undefined) {
-    throw new MeshError(
-      "storage_failed",
-      `another process has held ${path}.lock for ${lockWaitMs / 1000} s`,
-      {
-        hint: "See which claudemesh command is still running, end it, and try again.",
-      },
-    );
-  }
+  const lock = lockToChange(`${path}.lock`);
   try {
     const before = readSettingsText(path);
-    const text = change(await parseDocument(before ?? newFileText, path));
-    const values = checkDocument(await parseDocument(text, path), path);
+    const { text, result } = await change(await parseDocument(before ?? newFileText, path));
     // Nothing was there and nothing was set: then nothing need be there.
     if (text !== (before ?? newFileText)) writeFileAtomic(path, text, modeOf(path));
-    return values;
+    return result;
   } finally {
     lock.release();
   }

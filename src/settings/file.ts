@@ -2,8 +2,9 @@
  * `config.toml`: what a person set. Everything in it must be known and fit; the error names the file, the line, the key, what
  * stands there and what may. It holds no secrets, so that others may read it, but nobody else may write to it.
  */
-import { readFileSync, statSync } from "node:fs";
-import { MeshError, systemCodeOf } from "~/errors";
+import type { Stats } from "node:fs";
+import { readFileIfThere } from "~/disk/file";
+import { MeshError } from "~/errors";
 import {
   type Document,
   type Entry,
@@ -43,35 +44,26 @@ export async function readSettingsFile(path: string): Promise<FileValues | undef
 
 /** The file's text as it stands on disk, byte for byte; undefined when there is no file. */
 export function readSettingsText(path: string): string | undefined {
-  let bytes: Uint8Array;
-  try {
-    refuseIfOthersWrite(path);
-    bytes = readFileSync(path);
-  } catch (error) {
-    if (systemCodeOf(error) === "ENOENT") return undefined;
-    if (error instanceof MeshError) throw error;
-    throw new MeshError("storage_failed", `cannot read ${path} (${systemCodeOf(error) ?? String(error)})`, {
-      hint: "Check that it is a file, who owns it, and its permissions.",
-      cause: error,
-    });
-  }
-  const unreadable = (why: string, hint: string) =>
+  const invalid = (why: string, hint: string) =>
     new MeshError("config_invalid", `${path} ${why}`, { hint, details: { file: path } });
-  if (bytes.length > settingsFileBytesMax) {
-    throw unreadable(
-      `has ${bytes.length} bytes; a file of settings has at most ${settingsFileBytesMax}`,
-      "Is it the right file? claudemesh config show --defaults lists what may stand in it.",
-    );
-  }
+  const bytes = readFileIfThere(path, (status) => {
+    refuseIfOthersWrite(path, status);
+    if (status.size > settingsFileBytesMax) {
+      throw invalid(
+        `has ${status.size} bytes; a file of settings has at most ${settingsFileBytesMax}`,
+        "Is it the right file? claudemesh config show --defaults lists what may stand in it.",
+      );
+    }
+  });
   try {
+    if (bytes === undefined) return undefined;
     return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch {
-    throw unreadable("is not UTF-8", "Save it as UTF-8, which TOML wants.");
+    throw invalid("is not UTF-8", "Save it as UTF-8, which TOML wants.");
   }
 }
 
-function refuseIfOthersWrite(path: string): void {
-  const { mode, uid } = statSync(path);
+function refuseIfOthersWrite(path: string, { mode, uid }: Stats): void {
   const self = process.getuid?.();
   if (self !== undefined && uid !== self && uid !== 0) {
     throw new MeshError(
@@ -108,6 +100,7 @@ export function checkDocument(document: Document, path: string): FileValues {
     // What stands in a section that is wrong itself would only say the same again.
     if (entry.node.parent.type === "TOMLTable" && badHeaders.has(entry.node.parent.loc.start.line)) continue;
     const name = pathText(entry.path);
+    if (entry.node.value.type === "TOMLInlineTable" && sections.includes(name)) continue;
     const value = readValue(entry.node.value);
     if (!isKnobName(name)) faults.push(unknownKey(entry));
     else if (fits(knobOf(name), value)) values.set(name, { value, line: entry.place.line });

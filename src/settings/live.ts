@@ -8,7 +8,7 @@ import type { Log } from "~/log";
 import { parseDocument } from "~/settings/document";
 import { checkDocument, type FileValues, readSettingsText } from "~/settings/file";
 import { type KnobName, knobNames, knobOf, type Settings } from "~/settings/knobs";
-import { type Flags, type Resolved, resolveSettings } from "~/settings/resolve";
+import { type Flags, type Resolved, resolveSettings, sourceText } from "~/settings/resolve";
 import type { Surroundings } from "~/settings/surroundings";
 import type { Problem } from "~/wire/ipc";
 
@@ -21,10 +21,6 @@ export interface LiveSettingsOptions {
 
 /** Called with the knobs whose value is another one now. */
 export type SettingsListener = (changed: readonly KnobName[]) => void;
-
-/** What stands in the file is shown to whoever asks for the problem; a log is read by others, and it may be anything. */
-const withoutValue = (message: string, found: unknown): string =>
-  typeof found === "string" ? message.replace(`found ${found}`, "found something else") : message;
 
 export class LiveSettings {
   readonly #options: LiveSettingsOptions;
@@ -72,7 +68,7 @@ export class LiveSettings {
       ...(this.#problem === undefined ? [] : [this.#problem]),
       ...waiting.map((name) => ({
         code: "restart_needed",
-        message: `${name} is ${JSON.stringify(this.#resolved.settings[name])} in ${this.#options.file}, and the daemon runs with ${JSON.stringify(this.#current[name])}`,
+        message: `${name} is ${JSON.stringify(this.#resolved.settings[name])} now (${sourceText(this.sources[name], this.#options.file)}), and the daemon runs with ${JSON.stringify(this.#current[name])}`,
         hint: "It takes effect after claudemesh daemon restart.",
       })),
     ];
@@ -109,8 +105,13 @@ export class LiveSettings {
       this.#problem = undefined;
     } catch (error) {
       const { code, message, hint, details } = asMeshError(error);
-      if (this.#problem?.message !== message)
-        log("error", code, { error: withoutValue(message, details.found) });
+      if (this.#problem?.message !== message) {
+        // What stands there is shown to whoever asks for the problem; a log is read by others, and it may be anything.
+        const { line, column } = details;
+        const where =
+          line === undefined ? message : `${file}:${line}:${column}; claudemesh daemon status says what`;
+        log("error", code, { error: where });
+      }
       this.#problem = { code, message, ...(hint === undefined ? {} : { hint }) };
     }
   }

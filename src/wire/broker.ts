@@ -253,6 +253,15 @@ const pushEnvelope = {
   createdAt: v.exactOptional(v.string()),
 };
 
+/** Proof that the owner let a member in: the signed invite, and the join request signed with the invite's key. */
+export const Admission = v.object({
+  invite: v.string(),
+  signature: Signature,
+  join: v.string(),
+  proof: Signature,
+});
+export type Admission = v.InferOutput<typeof Admission>;
+
 export const PushFrame = v.object({
   ...pushEnvelope,
   subtype: v.exactOptional(v.literal("reminder")),
@@ -270,6 +279,8 @@ export const PushFrame = v.object({
   request_fingerprint: v.exactOptional(v.string()),
   bodyVersion: v.exactOptional(v.number()),
   senderAttestation: v.exactOptional(Attestation),
+  /** Of a sender that the recipient may not find among the members: it has left since, or has just joined. */
+  senderAdmission: v.exactOptional(Admission),
 });
 export type PushFrame = v.InferOutput<typeof PushFrame>;
 
@@ -318,15 +329,6 @@ export const PeersList = v.object({
   _reqId: ReqId,
   peers: EachThatFits(PeerEntry),
 });
-
-/** Proof that the owner let a member in: the signed invite, and the join request signed with the invite's key. */
-export const Admission = v.object({
-  invite: v.string(),
-  signature: Signature,
-  join: v.string(),
-  proof: Signature,
-});
-export type Admission = v.InferOutput<typeof Admission>;
 
 export const MemberEntry = v.object({
   member_id: OpaqueId,

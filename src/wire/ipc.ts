@@ -367,7 +367,7 @@ export const routes = {
   health: route({
     method: "GET",
     path: "/v1/health",
-    summary: "How the daemon is, and what is wrong with a way out",
+    summary: "How the daemon is, what is wrong, and what to do about it",
     query: NoQuery,
     responses: { 200: v.union([HealthReply, PublicHealthReply]) },
   }),

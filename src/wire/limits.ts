@@ -70,7 +70,7 @@ export const upkeepEveryMs = 24 * 3600 * 1000;
 export const upkeepPauseMs = 50;
 export const upkeepWrittenRowsMax = 64;
 /** A step of the daemon's upkeep ends with the row after which it has lasted this long. */
-export const upkeepStepMsMax = 5;
+export const upkeepStepMsMax = 2;
 export const upkeepReadRowsMax = 500;
 export const historyDaysDefault = 30;
 /** The longest that a broker can be told to keep something for a time. */
@@ -103,6 +103,8 @@ export const configCheckEveryMs = 30_000;
 export const configSettleMs = 100;
 /** How often a daemon looks whether its directory is still its own, where nothing tells it sooner. */
 export const homeCheckEveryMs = 30_000;
+/** A file that was to take the place of another, and has not for so long, was left by a process that was killed. */
+export const halfWrittenMs = 60_000;
 /** What is being replaced is gone for a moment. */
 export const homeSettleMs = 250;
 /** How long the lock of a daemon's directory is waited for: others hold it for a moment to see whether anybody does. */
@@ -201,7 +203,7 @@ export const serviceOpenFilesMax = { soft: 8_192, hard: 524_288 } as const;
 export const logFileBytesMax = 10 * 1024 * 1024;
 export const logFileDaysMax = 7;
 export const logFilesKept = 5;
-/** Bytes of log that may wait for a terminal or a pipe to take them. */
+/** Bytes of log that may wait for a terminal or a pipe to take them, or come while an old file is being made. */
 export const logBacklogBytesMax = 1024 * 1024;
 /** After an old log file could not be made. */
 export const logRotationRetryMs = 60_000;
@@ -234,8 +236,8 @@ export const passphraseBytesMax = 4096;
 export const vaultChunkBytes = 64 * 1024;
 /** The most that a backup's header may ask for, which is read before anybody can tell whether to believe it. */
 export const vaultChunkBytesMax = 16 * 1024 * 1024;
-export const vaultMemoryKibMax = 1024 * 1024;
-export const vaultPassesMax = 16;
+export const vaultMemoryKibMax = 512 * 1024;
+export const vaultPassesMax = 6;
 export const backupManifestBytesMax = 64 * 1024;
 export const backupConfigBytesMax = 16 * 1024 * 1024;
 
@@ -250,3 +252,115 @@ export const heapCheckEveryMs = 30_000;
 export const shimFrameBytesMax = 1_048_576;
 /** How long a peer may leave what was written to it unread. */
 export const shimWriteTimeoutMs = 2_000;
+/** Messages that wait for an agent that is at work. */
+export const shimQueueMax = 16;
+/** A start that reaches no prompt by then has failed. */
+export const shimStartupMsMax = 120_000;
+/** An agent that was given something is not done sooner. */
+export const shimWorkingMsMin = 300;
+export const shimStatsEveryMs = 10_000;
+/** An agent at work that prints nothing for so long is reported as stalled. */
+export const shimStalledMs = 300_000;
+/** Of the context: from here on usage is warned of. */
+export const shimUsagePercentHigh = 80;
+/** Lines of the screen that go with a completion or a death. */
+export const shimLastLinesMax = 30;
+/** What may wait, all orchestrators together being away, for the next one; beyond it the oldest go. */
+export const shimEventsKeptMax = 1024;
+export const shimEventBytesKeptMax = 4 * 1024 * 1024;
+export const shimOrchestratorsMax = 16;
+/** The raw output's log; at this size its older half is cut off. */
+export const shimLogBytesMax = 50 * 1024 * 1024;
+
+// The terminal of a hosted agent
+export const terminalRowsDefault = 50;
+export const terminalColsDefault = 220;
+/** A larger one would have to be kept in memory, cell by cell. */
+export const terminalSideMax = 1000;
+/** Lines that are kept beyond the screen. What scrolls away meanwhile is noted down: never more between two looks than are kept. */
+export const terminalScrollbackLines = 2048;
+export const terminalPortionBytes = 2048;
+/** Output that waits to be taken in: at the first the terminal is stopped, at the second it goes on. */
+export const terminalWaitingBytesHigh = 512 * 1024;
+export const terminalWaitingBytesLow = 128 * 1024;
+/** Where the terminal cannot be stopped: taken in at once, whatever else waits. */
+export const terminalWaitingBytesMax = 8 * 1024 * 1024;
+/** Keys of a person that wait for an agent to read them; more are dropped. */
+export const typedBytesMax = 1024 * 1024;
+/** How long an agent may leave a text that is handed to it unread. */
+export const terminalWriteMsMax = 30_000;
+/** Characters of an answer that are kept from its beginning; its end is on the screen. Beyond a frame nothing could be sent. */
+export const responseCharsMax = shimFrameBytesMax;
+/** Texts that were handed over last, whose echo may still be on the screen. */
+export const injectedTextsKept = 32;
+/** How often the screen is looked at while output comes. */
+export const screenLookEveryMs = 40;
+/** Signs of work that have not moved for so long count for less than a prompt. */
+export const workingStaleMs = 10_000;
+/** After a text was pasted, and each time after Enter: how long the screen is watched, and how often Enter is pressed. */
+export const pasteShownMsMax = 1_000;
+export const submitShownMs = 700;
+export const submitsMax = 6;
+/** How long one start-up dialog is left alone after it was answered. */
+export const dialogPauseMs = 1_000;
+export const dialogAnswersMax = 8;
+/** After the agent's end: how long what it wrote may take to arrive where something still holds its terminal. */
+export const lastOutputMsMax = 2_000;
+export const lastOutputQuietMs = 100;
+
+// Profiles
+export const profileFileBytesMax = 64 * 1024;
+
+// Orchestrators of a shim, and terminals attached to one
+/** Frames of one orchestrator that wait for the shim to read them. */
+export const shimWaitingBytesMax = 8 * 1024 * 1024;
+export const shimPingEveryMs = 60_000;
+/** Without an answer to a ping for so long, a shim is stale. */
+export const shimStaleMs = 120_000;
+/** How long an answer of a shim is waited for: a state, a capture. */
+export const shimAnswerMsMax = 10_000;
+/** From the start of a shim to its first answer. */
+export const shimStartMsMax = 20_000;
+/** Of an attached terminal's frames, the kind included. */
+export const attachmentFrameBytesMax = 256 * 1024;
+/** Output that may wait for an attached terminal; one that is further behind is shown the screen as it is when it has caught up. */
+export const attachmentBacklogBytesMax = 1024 * 1024;
+export const attachmentsMax = 32;
+/** How long a shim that is told to end may take beyond what its agent is given. */
+export const agentStopMsMax = 10_000;
+/** How long terminals may take to be told how the agent ended. */
+export const attachmentEndMsMax = 2_000;
+/** How long an agent and all that it started may take to end after SIGTERM, before SIGKILL. */
+export const agentTermMs = 2_000;
+/** The same when the shim itself was killed, and nobody waits for what the agent might still say. */
+export const orphanTermMs = 1_000;
+/** After SIGKILL, a process goes at once or hangs in the kernel; then it is named and left. */
+export const agentKillMs = 5_000;
+/** How often a shim looks which orphans of its agent have come to it. */
+export const orphanLookEveryMs = 1_000;
+/** So many orphans without a mark are told to the watchdog. */
+export const orphansToldMax = 500;
+/** A watchdog that was killed is started again, so many times. */
+export const watchdogRestartsMax = 5;
+export const watchdogRestartMs = 1_000;
+/** How long a watchdog that is no longer needed may take to go. */
+export const watchdogEndMs = 2_000;
+
+// Agents that speak newline-delimited JSON
+/** A longer line is passed over, and said to be. */
+export const agentLineBytesMax = 64 * 1024 * 1024;
+/** Of a response; more loses its middle. */
+export const agentResponseCharsMax = 8 * 1024 * 1024;
+/** What is kept for people of what was said, and how much of each line. */
+export const transcriptLinesMax = 2_000;
+export const transcriptLineCharsMax = 2_000;
+/** What a capture of the whole screen holds, where there is no screen. */
+export const transcriptScreenLines = 50;
+/** An agent that does not answer the first request may not know it, and is taken to be ready. */
+export const agentHandshakeMs = 10_000;
+/** How long an agent may take to read a message. */
+export const agentReadMsMax = 30_000;
+/** When an agent has ended, what it started may hold its output open: how long that is still waited for. */
+export const agentOutputEndMs = 1_000;
+/** Lines that cannot be understood are reported one by one as long as there are no more of them. */
+export const malformedLinesToldMax = 5;

@@ -66,6 +66,49 @@ export const daemonPaths = (dir: string): DaemonPaths => ({
   log: join(dir, "daemon.log"),
 });
 
+/** What belongs to one hosted agent, in the daemon's directory. */
+export interface AgentPaths {
+  /** For its owner alone; the agents' sockets lie in it. */
+  dir: string;
+  /** Held while somebody starts or clears away the agent of this name. */
+  lock: string;
+  /** The shim's control socket. */
+  socket: string;
+  /** Raw output of the agent, cut by the shim. */
+  log: string;
+  /** What the shim itself had to say, when something went wrong. */
+  shimLog: string;
+}
+
+export const agentsDir = (daemonDir: string): string => join(daemonDir, "agents");
+
+export function agentPaths(daemonDir: string, name: string): AgentPaths {
+  const dir = agentsDir(daemonDir);
+  return {
+    dir,
+    lock: join(dir, `${name}.lock`),
+    socket: join(dir, `${name}.sock`),
+    log: join(dir, `${name}.log`),
+    shimLog: join(dir, `${name}.shim.log`),
+  };
+}
+
+/** Where terminals attach to the agent of a detached shim, beside the shim's control socket. */
+export const attachmentSocket = (controlSocket: string): string => `${controlSocket}.tty`;
+
+/**
+ * The agents' names whose sockets are among `names`, the entries of the agents' directory. One that crashed may have left its
+ * socket behind.
+ */
+export const agentNamesIn = (names: readonly string[]): string[] =>
+  names
+    .flatMap((name) => (name.endsWith(".sock") ? [name.slice(0, -".sock".length)] : []))
+    .filter((name) => agentNamePattern.test(name))
+    .sort();
+
+/** Safe as a file name, in a shell, and as the second part of an address (`me/NAME`). */
+export const agentNamePattern = /^[a-z0-9][a-z0-9_-]{0,31}$/i;
+
 export interface BrokerPaths {
   dir: string;
   lock: string;

@@ -17,7 +17,7 @@ import { waitFor } from "../support/wait-for";
 /** Every line that is typed starts the executable, and some tests type many. */
 setDefaultTimeout(120_000);
 
-const names = ["Anna Karenina", "Zoë", "it's", 'dol$lar "q"', "bob"] as const;
+const names = ["Anna Karenina", "Zoë", "it's", 'dol$lar "q"', "hey!! \\o", "bob"] as const;
 
 interface Shell {
   name: "bash" | "zsh" | "fish";
@@ -160,6 +160,9 @@ const typed: [keys: string, words: string[]][] = [
   ["claudemesh send 'it\t\r", ["send", "it's"]],
   ["claudemesh send d\t\r", ["send", 'dol$lar "q"']],
   ['claudemesh send "d\t\r', ["send", 'dol$lar "q"']],
+  ["claudemesh send h\t\r", ["send", "hey!! \\o"]],
+  ['claudemesh send "h\t\r', ["send", "hey!! \\o"]],
+  ["claudemesh send 'h\t\r", ["send", "hey!! \\o"]],
   ["claudemesh send -- b\t\r", ["send", "--", "bob"]],
   ["claudemesh peers --mesh=t\t\r", ["peers", "--mesh=team"]],
   ["claudemesh peers --mesh \t\r", ["peers", "--mesh", "team"]],

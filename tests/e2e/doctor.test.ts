@@ -1,6 +1,15 @@
 /** `claudemesh doctor` on hosts that are well and on hosts where something is wrong, each as a user would meet it. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { chmodSync, mkdirSync, readFileSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import {
+  chmodSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { createServer } from "node:net";
 import { userInfo } from "node:os";
 import { join } from "node:path";
@@ -270,6 +279,21 @@ describe("the daemon", () => {
     ]);
   });
 
+  test("goes on, and so does the doctor, where pipes stand in place of files", async () => {
+    const { alice } = await startMesh({ members: ["alice"], daemons: ["alice"] });
+    const dir = alice.env.CLAUDEMESH_CONFIG_DIR ?? "";
+    writeFileSync(join(alice.daemonDir, "http.port"), "4711");
+    for (const path of ["config.toml", "config.json", "daemon/local_token"].map((name) => join(dir, name))) {
+      rmSync(path, { force: true });
+      expect(spawnSync("mkfifo", [path]).status).toBe(0);
+    }
+    const { of } = await examine(alice.env);
+    expect(of("settings")[0]?.message).toEndWith("config.toml: it is no regular file");
+    expect(of("keys")[0]?.message).toEndWith("config.json is a pipe");
+    expect(of("permissions").map(({ fix }) => fix?.split(" ")[0])).toEqual(["mv", "mv", "mv"]);
+    expect(of("daemon")[0]?.status).toBe("pass");
+  });
+
   test("that is stopped in its tracks", async () => {
     const { alice } = await startMesh({ members: ["alice"] });
     alice.freeze();
@@ -280,7 +304,7 @@ describe("the daemon", () => {
         {
           status: "fail",
           message: expect.stringContaining(`pid ${alice.daemonPid}`),
-          fix: "claudemesh daemon restart",
+          fix: `claudemesh daemon restart || kill -9 ${alice.daemonPid}; claudemesh daemon up`,
         },
       ]);
       expect(of("database")[0]?.status).toBe("warn");

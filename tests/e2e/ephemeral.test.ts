@@ -117,6 +117,23 @@ describe("an ephemeral daemon", () => {
     expect((await alice.received(1)).map(({ body }) => body)).toEqual(["last words"]);
   }, 30_000);
 
+  test("has left before its recipient came back: its message is mail all the same, and nobody answers to its name", async () => {
+    const { alice } = await startMesh({ members: ["alice"] });
+    const link = await invite(alice);
+    await alice.down();
+    const job = openJob();
+    const daemon = await job.start();
+    await daemon.run(["join", link, "--name", "job"]);
+    await daemon.run(["send", "alice", "the build is green", "--wait", "accepted"]);
+    await daemon.run(["daemon", "down"]);
+    await alice.up();
+    expect((await alice.received(1)).map(({ body, from }) => [body, from.name])).toEqual([
+      ["the build is green", "job"],
+    ]);
+    expect(await alice.problems()).toEqual([]);
+    expect((await alice.cli(["send", "job", "thanks"])).exitCode).toBe(5);
+  });
+
   test("whose broker is away says what was lost, and who goes on counting it, without waiting for long", async () => {
     const mesh = await startMesh({ members: ["alice"] });
     const job = openJob();

@@ -10,12 +10,15 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  symlinkSync,
   unlinkSync,
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
 import { cleanup } from "../support/cleanup";
+import { command } from "../support/cli";
 import { type Member, newMember, startMesh } from "../support/mesh";
+import { tempDir } from "../support/temp-dir";
 import { waitFor } from "../support/wait-for";
 
 const hasEnded = (pid: number): boolean => {
@@ -197,4 +200,42 @@ test("down says how many messages wait for the next start", async () => {
   await alice.send("bob", "later still");
   const { stdout } = await alice.run(["daemon", "down"]);
   expect(stdout).toContain("2 messages to be sent wait on this disk for the next start");
+});
+
+describe("up", () => {
+  test("puts nothing through a link where the directory belongs", async () => {
+    const alice = newMember("alice");
+    const elsewhere = tempDir();
+    mkdirSync(alice.configDir, { recursive: true, mode: 0o700 });
+    symlinkSync(elsewhere, alice.daemonDir);
+    const refused = await alice.cli(["daemon", "up", "--json"]);
+    expect([refused.exitCode, refused.json()]).toEqual([
+      4,
+      expect.objectContaining({ error: "path_unsafe", message: expect.stringContaining("a symbolic link") }),
+    ]);
+    expect(readdirSync(elsewhere)).toEqual([]);
+  });
+
+  test("says that the port it was to have is taken", async () => {
+    const taken = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: () => new Response("") });
+    cleanup(() => taken.stop(true));
+    const alice = newMember("alice");
+    const { stderr } = await alice.run(["daemon", "up", "--tcp-port", String(taken.port)]);
+    cleanup(async () => void (await alice.cli(["daemon", "down"])));
+    expect(stderr).toContain(`warning: TCP port ${taken.port} cannot be had`);
+  });
+
+  test("with too few open files says so, however few, and leaves no daemon", async () => {
+    const alice = newMember("alice");
+    for (let files = 9; files <= 18; files += 3) {
+      const child = Bun.spawnSync(
+        ["sh", "-c", `ulimit -n ${files}; exec "$@"`, "sh", ...command, "daemon", "up", "--no-tcp"],
+        { env: { ...process.env, ...alice.env } },
+      );
+      const stderr = child.stderr.toString();
+      expect([files, stderr]).toEqual([files, expect.not.stringMatching(/a bug|undefined|node:/)]);
+      if (child.exitCode === 0) await alice.run(["daemon", "down"]);
+      expect([files, await alice.json(["daemon", "down"])]).toEqual([files, { stopped: false, pid: null }]);
+    }
+  }, 30_000);
 });

@@ -80,7 +80,10 @@ describe("a failed message", () => {
 
     // The retired id stays retired.
     const again = await bob.post("olga", "the text", fields);
-    expect([again.status, again.body]).toMatchObject([409, { conflict: "outbox_aborted_fingerprint_match" }]);
+    expect([again.status, again.body]).toMatchObject([
+      409,
+      { conflict: "outbox_aborted_fingerprint_match", hint: expect.stringMatching(/use a new id\.$/) },
+    ]);
   });
 
   test("cannot be sent again twice, under an id that is used, or when it did not fail", async () => {

@@ -144,6 +144,19 @@ describe.skipIf(!hasSandbox)("where Unix sockets are forbidden (needs seccomp; s
     expect((await alice.outbox()).items).toEqual([]);
   });
 
+  test("a restart there leaves the daemon running, since the next one could not listen; down ends it", async () => {
+    const alice = newMember("alice");
+    const pid = await alice.up(["--tcp-port", "0"]);
+    const refused = await inside(alice, ["daemon", "restart", "--json"]);
+    expect([refused.exitCode, refused.json()]).toEqual([
+      4,
+      expect.objectContaining({ error: "sandboxed", hint: expect.stringContaining("outside") }),
+    ]);
+    expect(await alice.json(["daemon", "status"])).toMatchObject({ pid });
+    const down = await inside(alice, ["daemon", "down", "--json"]);
+    expect([down.exitCode, down.json()]).toEqual([0, { stopped: true, pid, unsent: 0 }]);
+  });
+
   test("a daemon cannot be started there, and leaves the socket of the one before", async () => {
     const alice = newMember("alice");
     await alice.up();
@@ -191,6 +204,15 @@ describe.skipIf(!canBeAnother)(
         expect.stringContaining("it belongs to user id 0, and this process is user id 65534"),
       ]);
       expect(JSON.parse(stdout)).toMatchObject({ error: "sandboxed", owner_uid: 0 });
+      // One that may not even be looked into: what sudo leaves in a home.
+      chmodSync(alice.configDir, 0o700);
+      const closed = Bun.spawnSync([...asNobody, program, ...rest, "daemon", "up"], {
+        cwd: "/",
+        env: { PATH: process.env.PATH ?? "", HOME: place, CLAUDEMESH_CONFIG_DIR: alice.configDir },
+      });
+      expect(closed.stderr.toString()).toContain(
+        "it belongs to user id 0, and this process is user id 65534",
+      );
       expect(stderr).not.toContain("127.0.0.1");
       rmSync(program);
     });

@@ -50,11 +50,13 @@ function damageWayIn(path: string): void {
   closeSync(fd);
 }
 
+/** Not of the inbox, which no restore leaves as it was: it goes on from other places. */
 const databasesOf = (member: Member): Record<string, string> =>
   Object.fromEntries(
-    ["config.json", ...["outbox", "inbox", "directory"].map((name) => join("daemon", `${name}.db`))].map(
-      (name) => [name, Bun.hash(readFileSync(join(member.configDir, name))).toString(16)],
-    ),
+    ["config.json", ...["outbox", "directory"].map((name) => join("daemon", `${name}.db`))].map((name) => [
+      name,
+      Bun.hash(readFileSync(join(member.configDir, name))).toString(16),
+    ]),
   );
 
 /** Messages that wait, since the broker is away. */

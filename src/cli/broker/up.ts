@@ -3,7 +3,7 @@ import { usageError, wholeNumber } from "~/cli/argv";
 import { findBroker } from "~/cli/broker/record";
 import { defineCommand, type Host } from "~/cli/command";
 import { unlessClosed } from "~/cli/output";
-import { eventually, startDetached } from "~/cli/server-process";
+import { eventually, startDetached, tellWork } from "~/cli/server-process";
 import { MeshError } from "~/errors";
 import { connectionPolicies } from "~/wire/broker";
 import { dedupeRetentionDaysMin, historyDaysDefault, retentionDaysMax } from "~/wire/limits";
@@ -88,6 +88,7 @@ export const brokerUp = defineCommand({
           connectionPolicy: args.connections,
           ...(args["dedupe-days"] === undefined ? {} : { dedupeDays: args["dedupe-days"] }),
           historyDays: args["history-days"],
+          onWork: tellWork(host),
         },
         host.interrupted,
         ({ url }) => void unlessClosed(say(host, dataDir, { pid: process.pid, url }, true)),

@@ -150,8 +150,10 @@ export function renderBashReply(
   candidates: readonly Candidate[],
   { current, completionType }: { current: BashWord; completionType: string },
 ): string {
+  // Two that are the same word would have the beginning of their descriptions put into the line.
+  const words = [...new Map(candidates.map((candidate) => [candidate.value, candidate])).values()];
   const goesOn = (fold: (text: string) => string) =>
-    candidates.filter(({ value }) => fold(value).startsWith(fold(place.text)));
+    words.filter(({ value }) => fold(value).startsWith(fold(place.text)));
   const exact = goesOn((text) => text);
   const fitting = exact.length > 0 ? exact : goesOn((text) => text.toLowerCase());
   const isListed = listingTypes.includes(completionType) && fitting.length > 1;
@@ -167,7 +169,11 @@ export function renderBashReply(
 
 function quoted(text: string, quote: BashWord["quote"]): string {
   if (quote === "") return text.replace(/[^\w@%+=:,./\u0080-\u{10ffff}-]/gu, "\\$&");
-  const inside = quote === "'" ? text.replaceAll("'", "'\\''") : text.replace(/["\\$`]/g, "\\$&");
+  const inside =
+    quote === "'"
+      ? text.replaceAll("'", "'\\''")
+      : // Of all signs the one for the history keeps its backslash between double quotes.
+        text.replace(/["\\$`]/g, "\\$&").replace(/!+/g, `"'$&'"`);
   // Readline closes the quote, but not after what looks as if it were closed already.
   return inside.endsWith(quote) ? inside + quote : inside;
 }

@@ -2,13 +2,14 @@
  * What can stand in a place, asked of the daemon as it is now. One question a word, bounded in time: a shell waits for the
  * answer. Meshes are read from config.json when no daemon answers, since the commands for them need none.
  */
+import { readdir } from "node:fs/promises";
 import type { CompletionKind, Host } from "~/cli/command";
 import type { Candidate, Given, Wanted } from "~/cli/completions/place";
 import { localTime, shortKey } from "~/cli/text";
 import { type Client, openClient } from "~/client/client";
 import type { InboxItem, OutboxItem, OutboxStatus, PeerItem } from "~/wire/ipc";
 import { completionIdsMax, completionMsMax } from "~/wire/limits";
-import { daemonPaths } from "~/wire/paths";
+import { agentNamesIn, agentsDir, daemonPaths } from "~/wire/paths";
 
 type LookUp = Exclude<Wanted, { kind: "words" }>;
 
@@ -18,6 +19,7 @@ export async function candidatesFor(wanted: Wanted, host: Host): Promise<readonl
 }
 
 const lookUps: Readonly<Record<CompletionKind, (wanted: LookUp, host: Host) => Promise<Candidate[]>>> = {
+  agent: async (_, host) => await agents(host),
   directory: async () => [],
   file: async () => [],
   inbox_id: async (_, host) => await arrived(host, ({ client_message_id }) => client_message_id),
@@ -38,6 +40,12 @@ const timeoutMs = completionMsMax;
 function clientOf({ paths }: Host): Client {
   const { socket, httpPort, token } = daemonPaths(paths.daemonDir);
   return openClient({ socketPath: socket, tcp: { port: httpPort, token } });
+}
+
+/** Names with a socket, without asking whether anybody is behind it: that takes longer than one wants to wait for a word. */
+async function agents({ paths }: Host): Promise<Candidate[]> {
+  const names = await readdir(agentsDir(paths.daemonDir));
+  return agentNamesIn(names).map((value) => ({ value, description: "" }));
 }
 
 async function peers({ given, afterDashes }: LookUp, host: Host): Promise<Candidate[]> {

@@ -71,7 +71,12 @@ export function placeInCommand(args: Args, words: readonly string[], current: st
       wanted: isFlag ? wantedFor(args, name, given, afterDashes) : noWords,
     };
   }
-  const name = Object.keys(args).filter((known) => isPositional(args, known))[positionals];
+  const names = Object.keys(args).filter((known) => isPositional(args, known));
+  const name =
+    names[positionals] ?? (afterDashes ? names.findLast((known) => isRest(args[known])) : undefined);
+  if (name !== undefined && isRest(args[name]) && !afterDashes) {
+    return whole({ kind: "words", candidates: [{ value: "--", description: "the command to run follows" }] });
+  }
   if (name !== undefined && current !== "-") return whole(wantedFor(args, name, given, afterDashes));
   // Nothing else fits here: then the flags are what one may be looking for.
   return whole(afterDashes ? noWords : { kind: "words", candidates: flagsLeft(args, given) });
@@ -129,6 +134,8 @@ function readFlag(args: Args, word: string, read: Read): void {
 
 const aliasOf = (arg: Arg | undefined): unknown =>
   arg === undefined || arg.type === "positional" ? undefined : arg.alias;
+
+const isRest = (arg: Arg | undefined): boolean => arg?.type === "positional" && arg.rest === true;
 
 const isPositional = (args: Args, name: string): boolean =>
   Object.hasOwn(args, name) && args[name]?.type === "positional";

@@ -20,11 +20,10 @@ _claudemesh() {
 if [ "$funcstack[1]" = _claudemesh ]; then _claudemesh "$@"; else compdef _claudemesh claudemesh; fi
 `;
 
-/** As _describe takes it (zshcompsys(1)): a colon parts the word from what it means. */
+/** As _describe takes it (zshcompsys(1)): a colon parts the word from what it means, and a backslash takes either as it is. */
 export const renderZshReply = (place: Place, candidates: readonly Candidate[]): string =>
   renderReply(place, candidates, (candidate) => {
-    const word = (place.before + candidate.value).replaceAll(":", "\\:");
+    const word = (place.before + candidate.value).replace(/[\\:]/g, "\\$&");
     const description = shortDescription(candidate);
-    // After a backslash the parting colon would be taken for one of the word's own.
-    return description === "" || word.endsWith("\\") ? word : `${word}:${description}`;
+    return description === "" ? word : `${word}:${description}`;
   });

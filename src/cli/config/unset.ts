@@ -26,7 +26,10 @@ export const configUnset = defineCommand({
       await out.answer({ key, removed }, () => `${printableLine(key)} is gone from ${paths.settingsFile}`);
       return;
     }
-    const { settings, sources } = await settingsOf(host);
+    const { settings, sources } = await settingsOf(host).catch(async (wrongAsWell: unknown) => {
+      if (removed) await out.note(`${key} is gone from ${paths.settingsFile}, but:`);
+      throw wrongAsWell;
+    });
     const value = settings[key];
     const source = sourceText(sources[key], paths.settingsFile);
     await out.answer({ key, removed, value, source, applies: appliesShown(key) }, () =>

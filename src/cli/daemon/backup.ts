@@ -11,7 +11,7 @@ export const daemonBackup = defineCommand({
     force: { type: "boolean", description: "replace the file if there is one" },
     ...passphraseArgs,
   },
-  notes: `Works whether or not the daemon runs. The file holds config.json with the keys, config.toml, and the messages, sealed: without the passphrase nobody can read it, and neither can you. ${passphraseNotes}`,
+  notes: `Works whether or not the daemon runs. The file holds config.json with the keys, config.toml, and the messages, sealed: without the passphrase nobody can read it, not even you. ${passphraseNotes}`,
   exits: [4, 5, 6, 130],
   examples: [
     "claudemesh daemon backup ~/claudemesh.backup",

@@ -1,6 +1,6 @@
 import { seconds } from "~/cli/argv";
 import { defineCommand, type Host } from "~/cli/command";
-import { findDaemon, type RunningDaemon } from "~/cli/daemon/running";
+import { findDaemon, type RunningDaemon, refuseStranger } from "~/cli/daemon/running";
 import { askHealth, daemonClient } from "~/cli/daemon-client";
 import { askToEnd, becomesTrue, isAlive } from "~/cli/server-process";
 import { counted } from "~/cli/text";
@@ -69,11 +69,20 @@ export async function endDaemon(
   timeoutMs: number,
 ): Promise<LastWord | undefined> {
   const { listenForLastWord } = await import("~/daemon/holder");
+  if (health !== undefined) await refuseStranger(host.paths.daemonDir, pid);
   const listening = listenForLastWord(daemonPaths(host.paths.daemonDir));
   const client = daemonClient(host, { endsSkew: true });
+  const answers = async (): Promise<boolean> => {
+    try {
+      return (await askHealth(client))?.pid === pid;
+    } catch (error) {
+      // Where only TCP is open to us, it closes that way when it ends.
+      if (error instanceof MeshError && error.code === "sandboxed") return false;
+      throw error;
+    }
+  };
   // One that answers may live where its process is not to be seen (another container): its silence counts too.
-  const isGone = async (): Promise<boolean> =>
-    !isAlive(pid) && (health === undefined || (await askHealth(client))?.pid !== pid);
+  const isGone = async (): Promise<boolean> => !isAlive(pid) && (health === undefined || !(await answers()));
   try {
     askToEnd(pid);
     if (!(await becomesTrue(isGone, timeoutMs))) {

@@ -113,7 +113,9 @@ function parseEntry(line: string): Entry {
 
 function renderEntry({ level, value: { time, level: _level, message, ...fields } }: Entry): string {
   const told = Object.entries(fields).map(([name, field]) => `${name}=${fieldText(field)}`);
-  const what = [String(message), ...told].map(printableLine).join("  ");
+  const what = [typeof message === "string" ? message : fieldText(message), ...told]
+    .map(printableLine)
+    .join("  ");
   return typeof time === "string" ? `${localTime(time)}  ${level.padEnd(5)}  ${what}` : what;
 }
 

@@ -50,7 +50,7 @@ function rendered({ dry_run, outbox, inbox, directory }: Recovered): string[] {
 
 function outboxLines({ rows, unfinished, texts_lost, ended, ids_only, lost }: OutboxSalvage): string[] {
   return [
-    `  ${counted(rows - ids_only, "message")} salvaged, of which ${unfinished} will go on being sent`,
+    `  ${counted(rows - ids_only, "message")} salvaged${rows > ids_only ? `, of which ${unfinished} will go on being sent` : ""}`,
     ...(texts_lost > 0
       ? [`  ${counted(texts_lost, "text")} could not be read and cannot be shown any more`]
       : []),

@@ -7,11 +7,13 @@ import { eventually } from "~/cli/server-process";
 import { MeshError } from "~/errors";
 import { mustRun } from "~/service/program";
 import { readSettingsFile } from "~/settings/file";
+import { version } from "~/version";
 import type { HealthReply } from "~/wire/ipc";
 import { daemonPaths } from "~/wire/paths";
 
 const endMsMax = 20_000;
 const readyMsMax = 30_000;
+const versionMsMax = 5_000;
 
 export const daemonRestart = defineCommand({
   name: "daemon restart",
@@ -36,6 +38,7 @@ export const daemonRestart = defineCommand({
     }
     // What would keep the next one from starting leaves this one running.
     await readSettingsFile(host.paths.settingsFile);
+    if (running !== undefined && !health?.managed_by) await refuseLastEnd(host, running);
     const now = health?.managed_by ? await restartManaged(host, health) : await restartOurs(host, running);
     const { socket } = daemonPaths(host.paths.daemonDir);
     const before = running === undefined ? null : running.pid;
@@ -47,6 +50,36 @@ export const daemonRestart = defineCommand({
     );
   },
 });
+
+/** Throws when this command could end the daemon, and then start none in its place. */
+async function refuseLastEnd(host: Host, { health, forbidden }: RunningDaemon): Promise<void> {
+  if (forbidden !== undefined) {
+    throw new MeshError(
+      "sandboxed",
+      "a daemon that is started from here may not use Unix sockets; the one that runs goes on",
+      {
+        hint: "Restart it outside of the sandbox: claudemesh daemon restart",
+        details: forbidden.details,
+        cause: forbidden,
+      },
+    );
+  }
+  if (health === undefined) return;
+  const reply = await daemonClient(host, { endsSkew: true })
+    .call("version", { timeoutMs: versionMsMax })
+    .catch((error: unknown) => {
+      // That its answers make no sense is a reason for a restart, not against it.
+      if (!(error instanceof MeshError)) throw error;
+      return undefined;
+    });
+  const { canOpenSchema } = await import("~/daemon/recover");
+  if (reply === undefined || canOpenSchema(reply.schema_version)) return;
+  throw new MeshError(
+    "database_newer",
+    `the daemon is of version ${reply.daemon_version}, and this one (${version}) could not open its databases; it goes on as it is`,
+    { hint: "Use the newer claudemesh here too. claudemesh daemon down stops the daemon all the same." },
+  );
+}
 
 async function restartOurs(host: Host, running: RunningDaemon | undefined): Promise<HealthReply> {
   if (running !== undefined) await endDaemon(host, running, endMsMax);

@@ -14,6 +14,8 @@ export interface RunningDaemon {
   startedWith: readonly string[];
   /** Undefined when it did not say. */
   health: HealthReply | undefined;
+  /** Why this process cannot start another one in its place: a sandbox forbids it Unix sockets. */
+  forbidden?: MeshError | undefined;
 }
 
 /**
@@ -38,7 +40,7 @@ export async function findSilentDaemon(host: Host): Promise<RunningDaemon | unde
     "daemon_unreachable",
     `a daemon holds ${paths.lock} and does not answer, and its process is unknown: ${holder.why}`,
     {
-      hint: `See who holds it: lsof '${paths.lock}'. End that process (kill), then start the daemon anew.`,
+      hint: `See who holds it: lsof '${paths.lock}'. End that process (kill), then: claudemesh daemon up`,
       details: { lock: paths.lock },
     },
   );
@@ -46,16 +48,38 @@ export async function findSilentDaemon(host: Host): Promise<RunningDaemon | unde
 
 /** For who ends it. Asks it, and looks for its process where it does not answer within `timeoutMs`. Undefined when none runs. */
 export async function findDaemon(host: Host, timeoutMs?: number): Promise<RunningDaemon | undefined> {
+  const client = daemonClient(host, { endsSkew: true });
   try {
-    const health = await askHealth(daemonClient(host, { endsSkew: true }), timeoutMs);
-    if (health !== undefined) return { pid: health.pid, startedWith: health.started_with ?? [], health };
+    const health = await askHealth(client, timeoutMs);
+    if (health !== undefined) {
+      const { forbidden } = client.way;
+      return { pid: health.pid, startedWith: health.started_with ?? [], health, forbidden };
+    }
   } catch (error) {
     const isSilent =
       error instanceof MeshError &&
       (error.code === "timed_out" || error.code === "answer_lost" || error.code === "incompatible_daemon");
     const silent = isSilent ? await findSilentDaemon(host) : undefined;
     if (silent === undefined) throw error;
-    return silent;
+    return { ...silent, forbidden: client.way.forbidden };
   }
   return await findSilentDaemon(host);
+}
+
+/**
+ * For who is about to end the process that a daemon calls its own. Throws `daemon_unreachable` when that is another one here. The
+ * daemon of an older version has no record: it is believed.
+ */
+export async function refuseStranger(daemonDir: string, pid: number): Promise<void> {
+  const { isRecorded } = await import("~/daemon/holder");
+  const paths = daemonPaths(daemonDir);
+  if (pid > 0 && isRecorded(paths, pid) !== false) return;
+  throw new MeshError(
+    "daemon_unreachable",
+    `a daemon answers and says that it is process ${pid}, which is not the one here that ${paths.record} names: it may run in another container`,
+    {
+      hint: `Nothing was ended. Stop it where it runs; lsof '${paths.socket}' shows who serves it, if it is on this host.`,
+      details: { pid },
+    },
+  );
 }

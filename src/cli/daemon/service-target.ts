@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import { homedir } from "node:os";
 import { usageError } from "~/cli/argv";
 import type { Host } from "~/cli/command";
+import { refuseStranger } from "~/cli/daemon/running";
 import { askHealth } from "~/cli/daemon-client";
 import { askToEnd, becomesTrue, isAlive, selfCommand } from "~/cli/server-process";
 import { openClient } from "~/client/client";
@@ -12,7 +13,7 @@ import { quoteForShell } from "~/service/cron";
 import { defineService, type ServiceDefinition, type ServiceScope } from "~/service/definition";
 import { stableExecutable } from "~/service/executable";
 import type { RunningDaemon } from "~/service/install";
-import type { Programs } from "~/service/program";
+import { type Programs, runProgram } from "~/service/program";
 import { type ServiceManager, serviceManager } from "~/service/service-manager";
 import { serviceStopMsMax } from "~/wire/limits";
 import { daemonPaths, hostPaths } from "~/wire/paths";
@@ -65,7 +66,7 @@ export async function serviceTarget(host: Host, options: TargetOptions): Promise
       hint: "Start the daemon by hand: claudemesh daemon up",
     });
   }
-  return { service, manager, programs, daemon: runningDaemon(daemonPaths(paths.daemonDir).socket) };
+  return { service, manager, programs, daemon: runningDaemon(paths.daemonDir, account, programs) };
 }
 
 /** A daemon never becomes root's because somebody typed sudo. */
@@ -102,13 +103,15 @@ async function chooseAccount({ env }: Host, options: TargetOptions, programs: Pr
   return account;
 }
 
-function runningDaemon(socketPath: string): RunningDaemon {
-  const client = openClient({ socketPath });
+function runningDaemon(daemonDir: string, account: Account, programs: Programs): RunningDaemon {
+  const client = openClient({ socketPath: daemonPaths(daemonDir).socket });
   const pid = async (): Promise<number | undefined> => (await askHealth(client))?.pid;
   return {
     pid,
     async stop(running) {
-      askToEnd(running);
+      await refuseStranger(daemonDir, running);
+      if (process.getuid?.() === 0) await askAs(account, running, programs);
+      else askToEnd(running);
       const isGone = async (): Promise<boolean> => !isAlive(running) && (await pid()) === undefined;
       if (await becomesTrue(isGone, serviceStopMsMax)) return;
       throw new MeshError("timed_out", `the daemon that runs (pid ${running}) does not end`, {
@@ -116,6 +119,20 @@ function runningDaemon(socketPath: string): RunningDaemon {
       });
     },
   };
+}
+
+/** Which process it is says somebody else, in a directory of his own: root must not end for him what he could not end himself. */
+async function askAs({ name, uid, gid }: Account, pid: number, programs: Programs): Promise<void> {
+  const end = await runProgram(programs, "sh", ["-c", 'kill -TERM "$1"', "sh", String(pid)], { uid, gid });
+  if (end?.status === 0 || !isAlive(pid)) return;
+  throw new MeshError(
+    "not_allowed",
+    `the daemon that answers says that it is process ${pid}, which ${name} may not end`,
+    {
+      hint: `Nothing was ended. See what it is: ps -fp ${pid}`,
+      details: { pid },
+    },
+  );
 }
 
 /** Only an executable of its own can be started by a service, and only with files that are there. */

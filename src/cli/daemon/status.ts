@@ -10,7 +10,7 @@ const answerMsMax = 10_000;
 
 export const daemonStatus = defineCommand({
   name: "daemon status",
-  description: "how the daemon is, and what is wrong with a way out",
+  description: "how the daemon is, what is wrong, and what to type",
   args: {},
   exits: [3, 4, 7],
   examples: ["claudemesh daemon status", "claudemesh daemon status --json"],

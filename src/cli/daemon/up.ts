@@ -2,10 +2,11 @@ import { duration, usageError, wholeNumber } from "~/cli/argv";
 import { defineCommand, type Host } from "~/cli/command";
 import { type EphemeralHome, openEphemeralHome } from "~/cli/daemon/ephemeral-home";
 import { startByService } from "~/cli/daemon/installed-service";
+import { findSilentDaemon } from "~/cli/daemon/running";
 import { surroundingsNote } from "~/cli/daemon/surroundings-note";
 import { askHealth, daemonClient } from "~/cli/daemon-client";
 import { unlessClosed } from "~/cli/output";
-import { eventually, startDetached } from "~/cli/server-process";
+import { eventually, startDetached, tellWork } from "~/cli/server-process";
 import { localTime } from "~/cli/text";
 import { MeshError } from "~/errors";
 import { type Flags, loadSettings } from "~/settings/resolve";
@@ -107,6 +108,7 @@ async function up(args: UpArgs, host: Host, home: EphemeralHome | undefined): Pr
       surroundings,
       startedWith: passedOn(args),
       ephemeral: home && { dir: home.dir, ttlMs: args.ttl },
+      onWork: tellWork(host),
       onReady: (ready) => {
         home?.handOver();
         void unlessClosed(sayStarted(host, ready, "in the foreground"));
@@ -141,7 +143,11 @@ export async function startDaemon(
     if (!(error instanceof MeshError) || error.code !== "already_running") throw error;
     // Somebody else started one at the same moment, or one has lost its socket: it may answer soon.
     const other = await eventually(() => askHealth(client), readyTimeoutMs);
-    if (other === undefined) throw doesNotAnswer(error);
+    if (other === undefined) {
+      // Throws where it is not known whom to end.
+      await findSilentDaemon(host);
+      throw doesNotAnswer(error);
+    }
     return { health: other, started: false };
   }
   const health = await askHealth(client);
@@ -150,13 +156,17 @@ export async function startDaemon(
       hint: `See its log: ${log}`,
     });
   }
+  // What was asked for and is not, although it runs.
+  for (const { code, message } of health.problems) {
+    if (code === "port_in_use") await host.out.note(`warning: ${message}`);
+  }
   // What we started may itself have found one that was quicker.
   return { health, started: health.pid === pid };
 }
 
 const doesNotAnswer = ({ message, details }: MeshError): MeshError =>
   new MeshError("already_running", `${message}, but it does not answer`, {
-    hint: "claudemesh daemon down ends it all the same; then claudemesh daemon up.",
+    hint: "It may still be opening large databases: try again in a while. claudemesh daemon restart ends it all the same, and starts another.",
     details,
   });
 
@@ -191,7 +201,7 @@ async function sayStarted(host: Host, { pid, socket, ephemeral }: Started, more:
   // Alone on standard output, so that a shell can evaluate it.
   await host.out.answer(
     { pid, socket, started: true, ephemeral, config_dir: dir },
-    () => `export CLAUDEMESH_CONFIG_DIR='${dir}'`,
+    () => `export CLAUDEMESH_CONFIG_DIR='${dir.replaceAll("'", "'\\''")}'`,
   );
   const until = ephemeral.until === undefined ? "" : ` at ${localTime(ephemeral.until)} at the latest`;
   await host.out.note(

@@ -11,8 +11,9 @@ import type { MeshFact } from "~/cli/doctor/membership";
 import { within } from "~/cli/doctor/probe";
 import { systemClock } from "~/clock";
 import { messageOf, systemCodeOf } from "~/errors";
+import { boundedText } from "~/link/http";
 import { shownUrl } from "~/wire/fault";
-import { certificateDaysLow, doctorProbeMsMax } from "~/wire/limits";
+import { brokerPortDefault, certificateDaysLow, doctorProbeMsMax } from "~/wire/limits";
 import { BrokerHealth, httpUrlOf } from "~/wire/membership";
 
 export type Step<T> = { ok: true; value: T } | { ok: false; why: string };
@@ -161,7 +162,7 @@ async function askBroker(brokerUrl: string): Promise<Step<HealthFact>> {
     });
     const midwayMs = (startedMs + systemClock.now()) / 2;
     const dateMs = Date.parse(response.headers.get("date") ?? "");
-    const parsed = v.safeParse(v.pipe(v.string(), v.parseJson(), BrokerHealth), await response.text());
+    const parsed = v.safeParse(v.pipe(v.string(), v.parseJson(), BrokerHealth), await boundedText(response));
     const { version, problems } = parsed.success ? parsed.output : { version: undefined, problems: [] };
     return {
       ok: true,
@@ -205,7 +206,7 @@ export function judgeBroker(facts: BrokerFacts, { nowMs, openMeshes }: BrokerCon
   }
   if (connection?.ok === false) {
     const fix = isLoopback(host)
-      ? "claudemesh broker up"
+      ? `claudemesh broker up${port === brokerPortDefault ? "" : ` --port ${port}`}`
       : `See that the broker runs (there: claudemesh broker status) and that no firewall is between: nc -vz ${host} ${port}`;
     return [
       ...findings,
@@ -270,7 +271,7 @@ function judgeHealth(
     return unreachable(
       "broker",
       `${whose} (${url}) took the connection and did not answer (${health.why})`,
-      "There: claudemesh broker status",
+      "On its host: claudemesh broker status",
     );
   }
   const { status, version, problems } = health.value;

@@ -102,7 +102,7 @@ async function tryTcp(files: { port: string; token: string }): Promise<TcpFact> 
     return { kind: "serves", origin: (await findTcpWay(files, nobody, globalThis.fetch, signal)).origin };
   } catch (error) {
     if (error instanceof MeshError) {
-      const message = error.message.replace(`${nobody.message}; and `, "");
+      const message = error.message.replace(`${nobody.message}; and TCP on 127.0.0.1 is no way either: `, "");
       return { kind: "failed", message, hint: error.code === "unauthorized" ? error.hint : undefined };
     }
     return {
@@ -161,7 +161,7 @@ function judgeHolder(holder: HolderFact, pid: number): Finding {
     case "none":
       return fail(
         "lock",
-        `process ${pid} answers and does not hold the lock: its directory was replaced under it`,
+        `process ${pid} answers and does not hold the lock: that was removed, or the directory replaced under it`,
         `kill ${pid}; claudemesh daemon up`,
       );
     case "hidden":
@@ -229,9 +229,10 @@ function judgeSilent(
     code === "timed_out"
       ? `the daemon${who} has taken the connection and not answered within ${doctorProbeMsMax / 1000} s: it hangs`
       : message;
+  // One that does not even hear that it shall end is ended the hard way, which loses nothing that was accepted.
   const mend =
     holder.kind === "process"
-      ? "claudemesh daemon restart"
+      ? `claudemesh daemon restart || kill -9 ${holder.pid}; claudemesh daemon up`
       : `lsof ${quoteForShell(socket)} shows who answers there; end that process, then: claudemesh daemon up`;
   return [fail("daemon", what, mend)];
 }
@@ -245,7 +246,6 @@ const checkOfProblem: Readonly<Record<string, string>> = {
   broker_unreachable: "link",
   identity_in_use: "link",
   removed_from_mesh: "link",
-  config_invalid: "keys",
   config_unsafe: "permissions",
   config_missing: "keys",
   database_corrupt: "database",
@@ -280,14 +280,23 @@ const severe = new Set([
   "storage_read_only",
 ]);
 
+/** Two files can be invalid: config.json holds the keys, config.toml the settings. */
+const checkOf = ({ code, message }: Problem): string =>
+  code === "config_invalid"
+    ? message.includes("config.toml")
+      ? "settings"
+      : "keys"
+    : (checkOfProblem[code] ?? "problem");
+
 export const judgeProblems = (problems: readonly Problem[]): Finding[] =>
-  problems.map(({ code, message, hint }) =>
-    (severe.has(code) ? fail : warn)(
-      checkOfProblem[code] ?? "problem",
+  problems.map((problem) => {
+    const { code, message, hint } = problem;
+    return (severe.has(code) ? fail : warn)(
+      checkOf(problem),
       `${message} (${code})`,
       hint ?? "claudemesh daemon status",
-    ),
-  );
+    );
+  });
 
 /** Links that are not open are told by a problem each, which says why. */
 export const judgeLinks = (meshes: HealthReply["meshes"]): Finding[] =>
@@ -311,5 +320,5 @@ export function judgeTcp(
   const isOff =
     answer.health.started_with?.includes("--no-tcp") === true || settings?.["daemon.tcp"] === false;
   if (isOff) return [pass("tcp", "the daemon serves the Unix socket only")];
-  return [warn("tcp", `the TCP listener is no use: ${tcp.message}`, tcp.hint ?? "claudemesh daemon restart")];
+  return [warn("tcp", `there is no way in by TCP: ${tcp.message}`, tcp.hint ?? "claudemesh daemon restart")];
 }

@@ -20,7 +20,7 @@ export type DatabaseFacts =
   | { kind: "open_in_daemon"; schema: number | undefined; problems: readonly string[] }
   | { kind: "none_yet" }
   | { kind: "not_looked_at" }
-  /** What hides them is told by the check of permissions. */
+  /** What hides them is told by the check of permissions or of the lock. */
   | { kind: "hidden" }
   | { kind: "checked"; databases: Readonly<Record<string, { state: string; damage?: string }>> }
   | { kind: "too_long" }
@@ -44,6 +44,7 @@ export async function gatherDatabase(
   if (!files.some(({ role, kind }) => names.some((name) => name === role) && kind !== "missing")) {
     return { kind: "none_yet" };
   }
+  if (holder.kind === "unknown") return { kind: "hidden" };
   // A daemon that lives and does not answer has them open.
   return holder.kind === "none" ? await readThrough(host) : { kind: "not_looked_at" };
 }

@@ -21,7 +21,8 @@ export interface DiskFacts {
 export async function gatherDisk(directory: string): Promise<DiskFacts | undefined> {
   for (let path = directory; ; path = dirname(path)) {
     try {
-      const { bavail, bsize, ffree, files } = await statfs(path);
+      // The dot: what is no directory is not what will be written to.
+      const { bavail, bsize, ffree, files } = await statfs(`${path}/.`);
       const unwritable = await whyUnwritable(path);
       return { path, freeBytes: bavail * bsize, freeInodes: files > 0 ? ffree : undefined, unwritable };
     } catch (error) {
@@ -68,7 +69,7 @@ export function judgeDisk(facts: DiskFacts | undefined): Finding[] {
         ]
       : []),
     freeBytes < freeBytesMin
-      ? fail("disk", `only ${left}: messages will be refused`, `Free some space; what there is: ${look}`)
+      ? fail("disk", `only ${left}: soon messages will be refused`, `Free some space; what there is: ${look}`)
       : freeBytes < freeBytesLow
         ? warn("disk", `only ${left}`, `Free some space; what there is: ${look}`)
         : pass("disk", left),

@@ -89,11 +89,11 @@ export async function examine(host: Host): Promise<Finding[]> {
   ]);
 }
 
-/** The daemon says some things that were found here as well. */
-function unique(findings: readonly Finding[]): Finding[] {
+/** The daemon says some things that were found here as well: then the closer look, which comes first, stands for both. */
+export function unique(findings: readonly Finding[]): Finding[] {
   const said = new Set<string>();
-  return findings.filter(({ check, status, message }) => {
-    const key = `${check} ${status} ${message.replace(/ \([a-z_]+\)$/, "")}`;
+  return findings.filter(({ message }) => {
+    const key = message.replace(/ \([a-z_]+\)$/, "");
     if (said.has(key)) return false;
     said.add(key);
     return true;

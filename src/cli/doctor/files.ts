@@ -1,7 +1,6 @@
 /** Who may read and write what belongs to this host: directories, keys, the token, databases, the socket. */
 import { lstat, stat } from "node:fs/promises";
 import { type Finding, fail, pass, warn } from "~/cli/doctor/finding";
-import { counted } from "~/cli/text";
 import { systemCodeOf } from "~/errors";
 import { quoteForShell } from "~/service/cron";
 import { daemonPaths, type HostPaths } from "~/wire/paths";
@@ -23,6 +22,7 @@ const rules = {
   config_file: { kind: "file", forbidden: 0o077, mayBeLink: true, isSevere: true },
   settings_file: { kind: "file", forbidden: 0o022, mayBeLink: true, isSevere: true },
   daemon_dir: { kind: "directory", forbidden: 0o077, mayBeLink: false, isSevere: true },
+  lock: privateFile,
   socket: { kind: "socket", forbidden: 0o077, mayBeLink: false, isSevere: true },
   token: { ...privateFile, isSevere: true },
   outbox: privateFile,
@@ -53,6 +53,7 @@ export async function gatherFiles(host: HostPaths): Promise<FileFact[]> {
     config_file: host.configFile,
     settings_file: host.settingsFile,
     daemon_dir: paths.dir,
+    lock: paths.lock,
     socket: paths.socket,
     token: paths.token,
     outbox: paths.outbox,
@@ -102,7 +103,12 @@ export function judgeFiles(facts: readonly FileFact[], uid: number | undefined):
   if (findings.length > 0) return findings;
   if (present.length === 0) return [pass("permissions", "there are no files of claudemesh here yet")];
   return [
-    pass("permissions", `${counted(present.length, "file")} and directories: nobody else gets at them`),
+    pass(
+      "permissions",
+      present.length === 1
+        ? "1 file or directory: nobody else gets at it"
+        : `${present.length} files and directories: nobody else gets at them`,
+    ),
   ];
 }
 
@@ -145,11 +151,13 @@ function judgeFile(fact: FileFact, uid: number | undefined): Finding | undefined
       `chmod ${wanted} ${quoted}`,
     );
   }
-  if (rule.kind === "directory" && (mode & 0o700) !== 0o700) {
+  // Root is not kept out by that.
+  const needed = rule.kind === "directory" ? 0o700 : 0o400;
+  if (uid !== 0 && (mode & needed) !== needed) {
     return fail(
       "permissions",
       `${path} is closed to you yourself (mode ${mode.toString(8).padStart(3, "0")})`,
-      `chmod 700 ${quoted}`,
+      `chmod ${rule.kind === "directory" ? "700" : "u+rw"} ${quoted}`,
     );
   }
   return undefined;

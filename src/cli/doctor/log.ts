@@ -59,6 +59,8 @@ async function whyUnwritable(path: string): Promise<string | undefined> {
 export function judgeLog(facts: LogFacts | undefined, settings: Settings | undefined): Finding[] {
   if (facts === undefined) return [];
   const { path, bytes, files, unwritable } = facts;
+  // That the whole disk is read-only is told by its own check.
+  if (unwritable === "EROFS") return [];
   if (unwritable !== undefined) {
     return [fail("log", `${path} cannot be written (${unwritable})`, `chmod u+rw ${quoteForShell(path)}`)];
   }

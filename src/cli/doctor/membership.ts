@@ -1,5 +1,5 @@
 /** `config.json`: whether it can be read, and whether its keys belong together. Nothing of a key leaves this file. */
-import { readFile } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { type Finding, fail, pass, warn } from "~/cli/doctor/finding";
 import { counted } from "~/cli/text";
 import { MeshError, systemCodeOf } from "~/errors";
@@ -17,6 +17,9 @@ export type MembershipFacts =
 
 export async function gatherMembership(path: string): Promise<MembershipFacts> {
   try {
+    // To read a pipe could take for ever.
+    if ((await stat(path)).isFIFO())
+      return { kind: "broken", message: `${path} is a pipe`, path, isUnreadable: true };
     const { meshes } = parseConfig(await readFile(path, "utf8"), path);
     return { kind: "meshes", meshes: meshes.map(({ slug, brokerUrl }) => ({ slug, brokerUrl })) };
   } catch (error) {

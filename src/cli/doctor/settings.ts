@@ -45,7 +45,7 @@ export function judgeSettings(facts: SettingsFacts): Finding[] {
     return [fail("settings", facts.message, facts.hint ?? "claudemesh config show")];
   const count =
     facts.set === 0
-      ? "config.toml sets nothing: all settings have their defaults"
+      ? "config.toml sets nothing, or is not there: all settings have their defaults"
       : `config.toml is valid and sets ${facts.set} of the settings`;
   return [
     pass("settings", count),

@@ -61,9 +61,11 @@ interface MemberRecord {
   peer: string | null;
 }
 
-const StoredCapabilities = v.pipe(v.string(), v.parseJson(), v.array(v.string()));
-const StoredAdmission = v.pipe(v.string(), v.parseJson(), Admission);
-const StoredPeer = v.pipe(v.string(), v.parseJson(), PeerEntry);
+const StoredJson = v.object({
+  capabilities: v.pipe(v.string(), v.parseJson(), v.array(v.string())),
+  admission: v.nullable(v.pipe(v.string(), v.parseJson(), Admission)),
+  peer: v.nullable(v.pipe(v.string(), v.parseJson(), PeerEntry)),
+});
 
 export class DirectoryStore {
   readonly db: Database;
@@ -72,21 +74,29 @@ export class DirectoryStore {
     this.db = db;
   }
 
+  /** Without those whose rows are garbled: the broker lists them again. */
   members(mesh: string): KnownMember[] {
     return this.db
       .query<MemberRecord, [string]>("SELECT * FROM members WHERE mesh = ? ORDER BY name, pubkey")
       .all(mesh)
-      .map((row) => ({
-        memberId: row.member_id,
-        pubkey: row.pubkey,
-        name: row.name,
-        role: row.role,
-        capabilities: v.parse(StoredCapabilities, row.capabilities),
-        joinedAt: row.joined_at,
-        lastSeenAt: row.last_seen_at ?? undefined,
-        admission: row.admission === null ? undefined : v.parse(StoredAdmission, row.admission),
-        peer: row.peer === null ? undefined : v.parse(StoredPeer, row.peer),
-      }));
+      .flatMap((row) => {
+        const parsed = v.safeParse(StoredJson, row);
+        if (!parsed.success) return [];
+        const { capabilities, admission, peer } = parsed.output;
+        return [
+          {
+            memberId: row.member_id,
+            pubkey: row.pubkey,
+            name: row.name,
+            role: row.role,
+            capabilities,
+            joinedAt: row.joined_at,
+            lastSeenAt: row.last_seen_at ?? undefined,
+            admission: admission ?? undefined,
+            peer: peer ?? undefined,
+          },
+        ];
+      });
   }
 
   /** Replaces the list of a mesh, and pins the names of `believed` that are seen for the first time to their keys. */

@@ -124,9 +124,13 @@ export class Inbox {
     this.db = db;
   }
 
-  /** For a new store in the place of another one: every row's place is beyond `seq`. */
+  /** For a store in the place of another one: the place of every row that comes is beyond `seq`. */
   beginAfter(seq: number): void {
-    this.db.query("INSERT INTO sqlite_sequence (name, seq) VALUES ('inbox', ?)").run(seq);
+    this.db.run("DELETE FROM sqlite_sequence WHERE name = 'inbox' AND seq < ?", [seq]);
+    this.db.run(
+      "INSERT INTO sqlite_sequence (name, seq) SELECT 'inbox', ? WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'inbox')",
+      [seq],
+    );
   }
 
   /** The place of the new row, or undefined when this message is here already. */

@@ -15,7 +15,7 @@ import { canonicalMeta, envelopeVersion, requestFingerprint, wireFingerprint } f
 import { type OutboxStatus, outboxStatuses } from "~/wire/ipc";
 import type { OutboxSalvage } from "~/wire/recovered";
 import { decodeSealed } from "~/wire/sealed";
-import { ClientMessageId, JsonObjectText } from "~/wire/text";
+import { ClientMessageId, JsonObjectText, Priority } from "~/wire/text";
 
 export interface SalvageKeys {
   sealer: Sealer;
@@ -54,7 +54,7 @@ const SalvagedRow = v.object({
   destination_kind: text,
   destination_ref: text,
   target_spec: text,
-  priority: v.picklist(["now", "next", "low"]),
+  priority: Priority,
   sender_pubkey: text,
   body_version: v.nullable(Int),
   nonce: Bytes,
@@ -118,8 +118,36 @@ interface LostRow {
   fingerprint: Uint8Array | undefined;
 }
 
+type StateOfRow = Pick<SalvagedRow, "status" | "attempts" | "first_sent_at" | "payload">;
+
+/** A row as it can go on, and what the damage has cost it. */
+interface Mended<Row = SalvagedRow> {
+  row: Row;
+  isTextLost: boolean;
+  isEnded: boolean;
+}
+
 /** How far a row has come: of two states of one row, the further is the later (delivery contract, "Outbox"). */
 const progress: Record<OutboxStatus, number> = { pending: 0, inflight: 0, dead: 1, done: 2, aborted: 3 };
+
+/** Of two states of one row, the later; of two that may be the same, the one that the damage has spared. */
+function isLater(one: Mended<StateOfRow>, other: Mended<StateOfRow>): boolean {
+  const progressOf = ({ row, isEnded }: Mended<StateOfRow>): number => (isEnded ? 0 : progress[row.status]);
+  const difference =
+    progressOf(one) - progressOf(other) ||
+    one.row.attempts - other.row.attempts ||
+    Number(one.row.first_sent_at !== null) - Number(other.row.first_sent_at !== null) ||
+    Number(other.isEnded) - Number(one.isEnded) ||
+    Number(other.isTextLost) - Number(one.isTextLost) ||
+    // Cleared by retention.
+    Number(other.row.payload !== null) - Number(one.row.payload !== null);
+  return difference > 0;
+}
+
+function mark(set: Set<string>, id: string, isMarked: boolean): void {
+  if (isMarked) set.add(id);
+  else set.delete(id);
+}
 
 class Salvage {
   readonly #target: Database;
@@ -135,8 +163,9 @@ class Salvage {
   readonly #misplaced = new Map<string, SalvagedRow>();
   /** How often each place was named: by a row, by the entries for it, as the last that was given out. */
   readonly #named = new Map<number, number>();
-  readonly #textsLost = new Set<number>();
-  readonly #ended = new Set<number>();
+  /** Rows that the damage has cost their text, or ended; by client_message_id. */
+  readonly #textsLost = new Set<string>();
+  readonly #ended = new Set<string>();
   #idsOnly = 0;
   /** Every place that was given out has a row, and no row is smaller: what says that it stands further on is garbled. */
   readonly #placesMax: number;
@@ -167,23 +196,22 @@ class Salvage {
   }
 
   #keep(seq: number, row: SalvagedRow): void {
-    const mended = this.#mend(seq, row);
-    if (seq <= this.#placesMax && this.#insert(seq, mended)) return;
+    const mended = this.#mend(row);
+    const id = row.client_message_id;
     const held = this.#target
-      .query<{ seq: number; status: OutboxStatus; attempts: number; isWhole: number }, [string]>(
-        "SELECT seq, status, attempts, payload IS NOT NULL AS isWhole FROM outbox WHERE client_message_id = ?",
+      .query<StateOfRow & { seq: number }, [string]>(
+        "SELECT seq, status, attempts, first_sent_at, payload FROM outbox WHERE client_message_id = ?",
       )
-      .get(mended.client_message_id);
+      .get(id);
+    if (held !== null) {
+      const isHeldRight = { isTextLost: this.#textsLost.has(id), isEnded: this.#ended.has(id) };
+      if (held.seq !== seq || !isLater(mended, { row: held, ...isHeldRight })) return;
+      this.#target.query("DELETE FROM outbox WHERE seq = ?").run(seq);
+    }
     // A place that cannot be its own.
-    if (held === null) this.#misplaced.set(mended.client_message_id, mended);
-    if (held === null || held.seq !== seq) return;
-    const isLater =
-      progress[mended.status] - progress[held.status] ||
-      mended.attempts - held.attempts ||
-      held.isWhole - Number(mended.payload !== null);
-    if (isLater <= 0) return;
-    this.#target.query("DELETE FROM outbox WHERE seq = ?").run(seq);
-    this.#insert(seq, mended);
+    if (seq > this.#placesMax || !this.#insert(seq, mended.row)) this.#misplaced.set(id, mended.row);
+    mark(this.#textsLost, id, mended.isTextLost);
+    mark(this.#ended, id, mended.isEnded);
   }
 
   #insert(seq: number | null, row: SalvagedRow): boolean {
@@ -212,28 +240,29 @@ class Salvage {
   }
 
   /** The row as it can go on: what was on the wire waits again, and what the damage has spoilt is cleared or ended. */
-  #mend(seq: number, found: SalvagedRow): SalvagedRow {
-    this.#textsLost.delete(seq);
-    this.#ended.delete(seq);
+  #mend(found: SalvagedRow): Mended {
     const row = withSealAsBytes({ ...found, status: found.status === "inflight" ? "pending" : found.status });
     const isTextRight = this.#isTextRight(row);
+    const isTextLost = !isTextRight;
     const hasEnded = row.status === "done" || row.status === "aborted";
-    if (!isTextRight) {
-      this.#textsLost.add(seq);
+    if (isTextLost) {
       row.payload = null;
       row.meta = null;
       if (hasEnded) row.nonce = row.ciphertext = null;
     }
-    if (row.status !== "pending") return row;
+    // The fingerprint speaks for the destination, too.
+    else if (row.payload !== null && row.target_spec !== null) row.target_spec = row.destination_ref;
+    if (row.status !== "pending") return { row, isTextLost, isEnded: false };
     const seal = this.#judgeSeal(row, isTextRight);
-    if (seal === "right" || (seal === "unknown" && isTextRight)) return row;
+    if (seal === "right" || (seal === "unknown" && isTextRight)) return { row, isTextLost, isEnded: false };
     // Nothing but the text is needed to seal what has never been sent: the next start does so.
-    if (isTextRight && row.first_sent_at === null) return { ...row, sender_pubkey: "" };
-    this.#ended.add(seq);
+    if (isTextRight && row.first_sent_at === null)
+      return { row: { ...row, sender_pubkey: "" }, isTextLost, isEnded: false };
     const why = isTextRight
       ? "its sealed form could not be read; requeue it"
       : "neither its text nor its sealed form could be read";
-    return { ...row, status: "dead", last_error: `${damagedMark}: ${why}` };
+    const ended: SalvagedRow = { ...row, status: "dead", last_error: `${damagedMark}: ${why}` };
+    return { row: ended, isTextLost, isEnded: true };
   }
 
   /** A text that was cleared before is right, too. */
@@ -272,7 +301,9 @@ class Salvage {
     try {
       // The two ends share one key: who sealed it can open it as well.
       const content = this.#keys.sealer.open({ nonce, ciphertext }, mesh.secretKey, destination_ref);
-      return content === undefined ? "wrong" : "right";
+      if (content === undefined) return "wrong";
+      // It says which message it is; under another id the recipient would not believe it.
+      return row.body_version !== 2 || sealedIdOf(content) === row.client_message_id ? "right" : "wrong";
     } catch {
       return "wrong"; // The recipient's key is no key.
     }
@@ -308,9 +339,11 @@ class Salvage {
     });
   }
 
-  /** `sqlite_sequence` knows the last place that was given out. */
+  /** `sqlite_sequence` knows the last place that was given out: it counts for two. */
   #noteSequence([name, last]: readonly Value[]): void {
-    if (name === "outbox" && typeof last === "number") this.#notePlace(last);
+    if (name !== "outbox" || typeof last !== "number") return;
+    this.#notePlace(last);
+    this.#notePlace(last);
   }
 
   /**
@@ -323,6 +356,7 @@ class Salvage {
       return entry.length === 2 && parsed.success ? [parsed.output] : [];
     });
     const missing: [string, number][] = [];
+    const differing: [string, number][] = [];
     const votes = { id: 0, client_message_id: 0, superseded_by: 0 };
     for (const [name, seq] of named) {
       const row = this.#target
@@ -331,18 +365,23 @@ class Salvage {
         )
         .get(seq);
       if (row === null) missing.push([name, seq]);
-      else
+      else {
+        if (row.client_message_id !== name) differing.push([name, seq]);
         for (const column of ["id", "client_message_id", "superseded_by"] as const)
           if (row[column] === name) votes[column]++;
+      }
     }
     const most = Math.max(votes.id, votes.client_message_id, votes.superseded_by);
     if (most > 0 && most === votes.superseded_by) return;
     if (most > 0) for (const [, seq] of named) this.#notePlace(seq);
+    const isOfIds = most > 0 && most === votes.client_message_id;
     for (const [name, seq] of missing) {
       if (seq < 1 || seq > this.#placesMax) continue;
-      if (most > 0 && most === votes.client_message_id) this.#noteId(name, seq);
+      if (isOfIds) this.#noteId(name, seq);
       else this.#unnamed.set(seq, (this.#unnamed.get(seq) ?? new Set()).add(name));
     }
+    // Where the index and its row differ, one of them is garbled: neither's id is given up.
+    if (isOfIds) for (const [name, seq] of differing) this.#noteId(name, seq);
   }
 
   #noteId(clientMessageId: string, seq: number): void {
@@ -399,6 +438,12 @@ class Salvage {
       lost: Math.max(0, this.#lastPlace() - rows),
     };
   }
+}
+
+/** The id that a message of body version 2 repeats inside its seal. */
+function sealedIdOf(content: string): string | undefined {
+  const parsed = v.safeParse(v.pipe(v.string(), v.parseJson(), v.object({ id: v.string() })), content);
+  return parsed.success ? parsed.output.id : undefined;
 }
 
 function withSealAsBytes(row: SalvagedRow): SalvagedRow {

@@ -333,10 +333,15 @@ function matches(template: string, path: string): boolean {
 const isStorageFailure = (thrown: unknown): boolean =>
   /^SQLITE_(FULL|READONLY|IOERR|CORRUPT|NOTADB|CANTOPEN|BUSY|LOCKED)/.test(systemCodeOf(thrown) ?? "");
 
-const errorOf = (thrown: unknown): MeshError =>
-  isStorageFailure(thrown)
-    ? storageError("the daemon's files could not be used", thrown)
-    : asMeshError(thrown);
+function errorOf(thrown: unknown): MeshError {
+  if (!isStorageFailure(thrown)) return asMeshError(thrown);
+  const failure = storageError("the daemon's files could not be used", thrown);
+  if (failure.code !== "database_corrupt") return failure;
+  return new MeshError(failure.code, failure.message, {
+    hint: "claudemesh daemon down, then claudemesh daemon recover: it finds which file, and salvages what can be read.",
+    cause: thrown,
+  });
+}
 
 function errorResponse(thrown: unknown, options: ServerOptions, ephemeral?: Ephemeral): Response {
   const more = ephemeral === undefined ? {} : { ephemeral };

@@ -241,3 +241,28 @@ test("what a sender sent before it was removed still arrives; what waits for a r
   expect(bench.pushedIds(bench.connect(bob))).toEqual(["from-carol"]);
   expect([bench.count("messages"), bench.count("dedupe"), bench.count("deliveries")]).toEqual([2, 2, 1]);
 });
+
+describe("the admission of a sender comes with what it sent", () => {
+  const sentBy = (member: TestMember) =>
+    bench.ackOf(bench.connect(member), sendOf(bob.keys.publicKey, { id: "x" }));
+  const shown = () =>
+    bench.messages(bench.connect(bob)).map(({ senderAdmission }) => senderAdmission !== undefined);
+
+  test("when it had joined within the day", () => {
+    sentBy(carol);
+    expect(shown()).toEqual([true]);
+  });
+
+  test("not when it has been a member for longer: it is in everybody's list", () => {
+    bench.clock.advance(25 * 3600 * 1000);
+    sentBy(carol);
+    expect(shown()).toEqual([false]);
+  });
+
+  test("when it has left since, however long it was a member", () => {
+    bench.clock.advance(25 * 3600 * 1000);
+    sentBy(carol);
+    bench.send(bench.connect(bench.mesh.owner), { type: "remove_member", pubkey: carol.keys.publicKey });
+    expect(shown()).toEqual([true]);
+  });
+});

@@ -266,4 +266,40 @@ describe("an error", () => {
     const debug = await runSource(["peers"], { env: { ...env, CLAUDEMESH_DEBUG: "1" } });
     expect(debug.stderr).toContain("    at ");
   });
+
+  test.skipIf(process.platform !== "linux")("that the world made is not called a bug", async () => {
+    const [main, env] = [join(import.meta.dir, "../../../src/main.ts"), { PATH: process.env.PATH ?? "" }];
+    const full = Bun.spawn([process.execPath, main, "version"], {
+      env,
+      stdout: Bun.file("/dev/full"),
+      stderr: "pipe",
+    });
+    expect(await full.stderr.text()).toMatch(/ENOSPC.*\n {2}hint: The disk is full/);
+    expect(await full.exited).toBe(1);
+  });
+});
+
+test("what somebody else says cannot steer the terminal from a note", async () => {
+  const evil = "\u001b]0;owned\u0007\u202e";
+  const failed = {
+    id: "row",
+    client_message_id: "id-row",
+    mesh: "team",
+    to: "bob",
+    destination: null,
+    priority: "next",
+    status: "dead",
+    attempts: 1,
+    enqueued_at: "2026-01-01T00:00:00.000Z",
+    may_have_been_sent: false,
+  };
+  const counts = { pending: 0, inflight: 0, done: 0, dead: 1, aborted: 0 };
+  const env = daemonDir(({ method }) =>
+    method === "GET"
+      ? json({ items: [failed], counts })
+      : json({ error: "not_allowed", message: `no ${evil}` }, 403),
+  );
+  const { stdout, stderr } = await runSource(["daemon", "outbox", "requeue", "--all-failed"], { env });
+  expect(stderr).toContain("claudemesh: row: no \\x1b]0;owned\\x07\\u202e");
+  expect(stdout + stderr).not.toContain("\u001b");
 });

@@ -256,6 +256,12 @@ describe("what bash is told", () => {
     expect(reply("a", both, "9")).toBe("words\na1\na2");
     expect(reply("a1", both, "63")).toBe("words\na1");
   });
+
+  test("descriptions of two that are the same word are left out: what they have in common would be inserted", () => {
+    const described = (description: string) => ({ value: "a1", description });
+    expect(reply("a", [described("from x"), described("from y")], "63")).toBe("words\na1");
+    expect(reply("a", [described("from x"), described("from x")], "63")).toBe("words\na1");
+  });
 });
 
 describe("what zsh and fish are told", () => {
@@ -267,7 +273,7 @@ describe("what zsh and fish are told", () => {
       { value: "back\\", description: "x" },
       { value: "plain", description: "" },
     ];
-    expect(renderZshReply(place(), candidates)).toBe("words\na\\:b c:one: two\nback\\\nplain");
+    expect(renderZshReply(place(), candidates)).toBe("words\na\\:b c:one: two\nback\\\\:x\nplain");
     expect(renderFishReply(place(), candidates)).toBe("words\na:b c\tone: two\nback\\\tx\nplain");
   });
 

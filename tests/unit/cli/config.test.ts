@@ -194,6 +194,15 @@ describe("config unset", () => {
       hint: "Did you mean api.streams_max?",
     });
   });
+  test("of one mistake says which is next", async () => {
+    const host = openHost();
+    writeFileSync(host.paths.settingsFile, "log.level = 1\napi.streams_max = 0\n", { mode: 0o600 });
+    await expect(configUnset.execute(["log.level"], host)).rejects.toMatchObject({
+      hint: expect.stringContaining("claudemesh config unset api.streams_max"),
+    });
+    expect(host.notes).toEqual([`log.level is gone from ${host.paths.settingsFile}, but:`]);
+    expect(textOf(host)).toBe("api.streams_max = 0\n");
+  });
 });
 
 test("config path prints the path, whether or not there is a file", async () => {

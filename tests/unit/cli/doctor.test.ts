@@ -14,6 +14,7 @@ import {
 } from "~/cli/doctor/daemon";
 import { type DatabaseFacts, judgeDatabase } from "~/cli/doctor/database";
 import { bytesText, type DiskFacts, judgeDisk } from "~/cli/doctor/disk";
+import { unique } from "~/cli/doctor/examine";
 import { type FileFact, type FileRole, judgeFiles } from "~/cli/doctor/files";
 import type { Finding } from "~/cli/doctor/finding";
 import { judgeHostIdentity } from "~/cli/doctor/host-identity";
@@ -49,6 +50,13 @@ function expectFindings(findings: readonly Finding[], expected: readonly Expecte
     else expect(finding?.fix ?? "").toMatch(fix);
   }
 }
+
+test("what the daemon says as well is told once, where it was looked at", () => {
+  const message = "/c/config.toml:1:1: there is no such key";
+  const settings = judgeSettings({ kind: "broken", message, hint: "mend it", surroundings: nowhereSpecial });
+  const said = judgeProblems([{ code: "config_invalid", message, hint: "mend it" }]);
+  expect(unique([...settings, ...said])).toEqual(settings);
+});
 
 describe("membership", () => {
   const cases: [what: string, facts: MembershipFacts, expected: Expected][] = [
@@ -102,11 +110,19 @@ describe("permissions", () => {
     [
       "all is well",
       [file("config_dir"), file("config_file"), file("socket")],
-      ["pass permissions", /3 files/],
+      ["pass permissions", /^3 files and directories: nobody else gets at them$/],
     ],
     ["nothing is there", [file("config_dir", { kind: "missing" })], ["pass permissions", /no files/]],
-    ["a readable config directory", [file("config_dir", { mode: 0o755 })], ["pass permissions", /1 file/]],
-    ["a readable config.toml", [file("settings_file", { mode: 0o644 })], ["pass permissions", /1 file/]],
+    [
+      "a readable config directory",
+      [file("config_dir", { mode: 0o755 })],
+      ["pass permissions", /^1 file or directory: /],
+    ],
+    [
+      "a readable config.toml",
+      [file("settings_file", { mode: 0o644 })],
+      ["pass permissions", /^1 file or directory: /],
+    ],
     [
       "a config directory that a group writes to",
       [file("config_dir", { mode: 0o770 })],
@@ -150,12 +166,33 @@ describe("permissions", () => {
       ["fail permissions", /a b/, /^chmod 600 '\/h\/a b'$/],
     ],
     [
+      "a file that one has closed to oneself",
+      [file("settings_file", { mode: 0o200 })],
+      [
+        "fail permissions",
+        /settings_file is closed to you yourself \(mode 200\)/,
+        /^chmod u\+rw \/h\/settings_file$/,
+      ],
+    ],
+    ["a file that is only read", [file("settings_file", { mode: 0o444 })], ["pass permissions", /^1 file/]],
+    [
+      "somebody else's lock",
+      [file("lock", { uid: 0 })],
+      ["warn permissions", /user id 0/, /^sudo chown 7 \/h\/lock$/],
+    ],
+    [
       "what cannot be looked at",
       [file("token", { kind: "unreadable", error: "EACCES" })],
       ["fail permissions", /EACCES/, /^ls -ld/],
     ],
   ];
   test.each(cases)("%s", (_, facts, expected) => expectFindings(judgeFiles(facts, 7), [expected]));
+
+  test("root reads what is closed to others", () => {
+    expectFindings(judgeFiles([file("config_dir", { mode: 0o000, uid: 0 })], 0), [
+      ["pass permissions", /^1 file/],
+    ]);
+  });
 
   test("a directory that is closed is told once, and not again for every file in it", () => {
     const files = [
@@ -481,6 +518,14 @@ describe("what the daemon says itself", () => {
       ["warn problem", /brand_new/, /h/],
     ]);
     expectFindings(judgeProblems([problem("brand_new")]), [["warn problem", /m/, /daemon status/]]);
+    const invalid = ["/h/config.json", "/h/config.toml:2:1"].map((place) => ({
+      code: "config_invalid",
+      message: `${place}: m`,
+    }));
+    expectFindings(judgeProblems(invalid), [
+      ["fail keys", /config\.json/, /./],
+      ["fail settings", /config\.toml/, /./],
+    ]);
   });
 
   test("links that are open or on their way; the others are problems", () => {
@@ -568,6 +613,7 @@ describe("log", () => {
     expectFindings(judgeLog(log, defaultSettings), [["pass log", /5\.0 KB in 2 files, from level info on/]]);
     expectFindings(judgeLog(log, undefined), [["pass log", /5\.0 KB/]]);
     expectFindings(judgeLog(undefined, defaultSettings), []);
+    expectFindings(judgeLog({ ...log, unwritable: "EROFS" }, defaultSettings), []);
     expectFindings(judgeLog({ ...log, unwritable: "EACCES" }, defaultSettings), [
       ["fail log", /EACCES/, /chmod u\+rw/],
     ]);
@@ -631,7 +677,7 @@ describe("brokers", () => {
         certificate: undefined,
         health: undefined,
       }),
-      [["fail broker", /ECONNREFUSED/, /^claudemesh broker up$/]],
+      [["fail broker", /ECONNREFUSED/, /^claudemesh broker up --port 443$/]],
     ],
     [
       "no TLS there",

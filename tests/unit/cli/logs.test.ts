@@ -75,7 +75,7 @@ describe("the last lines", () => {
     const { host, log } = hostWithLog();
     writeFileSync(
       log,
-      `${logLine(clock.now(), "warn", "link_status", { mesh: "team", error: "it \u001b[31mfailed\nbadly", missing: [] })}\u001b[2Jpanic\n`,
+      `${logLine(clock.now(), "warn", "link_status", { mesh: "team", error: "it \u001b[31mfailed\nbadly", missing: [] })}\u001b[2Jpanic\n{"level":"info","message":{"toString":1}}\n`,
     );
     await daemonLogs.execute([], host);
     expect(host.answers).toEqual([
@@ -83,6 +83,7 @@ describe("the last lines", () => {
         /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d {2}warn {3}link_status {2}mesh=team {2}error="it \\u001b\[31mfailed\\nbadly" {2}missing=\[\]$/,
       ),
       "\\x1b[2Jpanic",
+      '{"toString":1}',
     ]);
   });
 
@@ -155,6 +156,20 @@ describe("a reader that follows", () => {
     copyFileSync(path, oldLog(path, 1));
     writeFileSync(path, numbered(6));
     expect(numbersIn(reader.next())).toEqual([6]);
+  });
+
+  test("does not begin a file anew that it once looked past, because it was moved on meanwhile", () => {
+    const path = join(tempDir(), "daemon.log");
+    writeFileSync(oldLog(path, 2), numbered(1));
+    writeFileSync(oldLog(path, 1), numbered(2));
+    writeFileSync(path, numbered(3));
+    const reader = new LogReader(path);
+    expect(numbersIn(reader.last(10, all, false) ?? [])).toEqual([1, 2, 3]);
+    renameSync(oldLog(path, 2), join(path, "..", "out of sight"));
+    appendFileSync(path, numbered(4));
+    expect(numbersIn(reader.next())).toEqual([4]);
+    renameSync(join(path, "..", "out of sight"), oldLog(path, 2));
+    expect(reader.next()).toEqual([]);
   });
 
   test("takes no part of a line, and all that was left behind when the file was emptied by hand", () => {

@@ -108,3 +108,22 @@ describe("a daemon that is not to be restarted", () => {
     expect(error.hint).toBeString();
   });
 });
+
+test("a daemon whose databases this version cannot open is left running", async () => {
+  const host = capturedHost();
+  mkdirSync(dirname(host.socketPath), { recursive: true });
+  const version = {
+    daemon_version: "99.0.0",
+    ipc_api: "v1",
+    ipc_features: [],
+    schema_version: 999,
+    meshes: {},
+  };
+  const asked = fakeDaemon(
+    ({ target }) => json(target === "/v1/version" ? version : healthOf(4_000_001)),
+    host.socketPath,
+  );
+  const error = await failureOf(daemonRestart.execute([], host));
+  expect(error).toMatchObject({ code: "database_newer", message: expect.stringContaining("99.0.0") });
+  expect(asked.seen.map(({ target }) => target)).toEqual(["/v1/health", "/v1/version"]);
+});

@@ -88,6 +88,17 @@ describe("daemon", () => {
     }
   });
 
+  test("an ephemeral one prints its directory so that a shell takes it as it is", async () => {
+    const base = join(tempDir(), "it's");
+    mkdirSync(base);
+    const { stdout } = await runSource([...up, "--ephemeral", "--ttl", "30s"], { env: { TMPDIR: base } });
+    const shell = Bun.spawnSync(["sh", "-c", `${stdout}printf %s "$CLAUDEMESH_CONFIG_DIR"`]);
+    const dir = shell.stdout.toString();
+    expect([dir.startsWith(`${base}/claudemesh-eph-`), existsSync(dir)]).toEqual([true, true]);
+    await json(["daemon", "down"], { CLAUDEMESH_CONFIG_DIR: dir });
+    expect(existsSync(dir)).toBe(false);
+  });
+
   test("that nobody reads its words does not end it", async () => {
     const env = home();
     const child = startSource([...up, "--foreground"], { env });

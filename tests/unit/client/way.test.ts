@@ -68,6 +68,9 @@ const daemonWith =
       ? json({ proof: challengeProof(known, url.searchParams.get("nonce") ?? "") })
       : new Response(url.pathname);
 
+const endless = (): ReadableStream<Uint8Array> =>
+  new ReadableStream({ pull: (controller) => controller.enqueue(new Uint8Array(65_536).fill(0x20)) });
+
 async function failureOf(promise: Promise<unknown>): Promise<MeshError> {
   const outcome = await promise.then(
     () => undefined,
@@ -112,6 +115,20 @@ describe("a socket that may not be connected to", () => {
     expect([isAnotherUsers(error), isAnotherUsers(theirs)]).toEqual([false, true]);
   });
 
+  test("whose directory another user made before us is not tried at all, except by root", async () => {
+    const { anothersSocket } = await import("~/client/failure");
+    const socketPath = join(tempDir(), "daemon.sock");
+    const ownUid = process.getuid?.() ?? 0;
+    const refusal = anothersSocket(socketPath, ownUid + 1);
+    expect(refusal).toMatchObject({ code: "sandboxed", details: { owner_uid: ownUid } });
+    expect(refusal?.message).toContain(`this process is user id ${ownUid + 1}`);
+    expect([anothersSocket(socketPath, ownUid), anothersSocket(socketPath, 0)]).toEqual([
+      undefined,
+      undefined,
+    ]);
+    expect(anothersSocket("/nowhere/at/all/daemon.sock", ownUid + 1)).toBeUndefined();
+  });
+
   test("with a token that was renewed between the reading and the proof: read again, once", async () => {
     const world = openWorld({
       serve: (url, request) => {
@@ -132,6 +149,7 @@ describe("a socket that may not be connected to", () => {
     ["repeats a proof", () => json({ proof: "00".repeat(32) })],
     ["answers with a shorter proof", () => json({ proof: challengeProof(token, "00").slice(1) })],
     ["answers something else", () => new Response("hello")],
+    ["answers without end", () => new Response(endless())],
     ["answers an error", () => json({ error: "no_such_route", message: "" }, 404)],
   ];
   test.each(liars)(
@@ -145,6 +163,23 @@ describe("a socket that may not be connected to", () => {
       expect(world.told).toEqual([]);
     },
   );
+
+  test("on whose port somebody has the next daemon make the proof for him: never shown the token", async () => {
+    const world = openWorld({
+      serve: (url, request) => {
+        // A daemon writes its port down before it answers anybody.
+        writeFileSync(world.files.port, "4712\n");
+        return daemonWith(token)(url, request);
+      },
+    });
+    expect((await failureOf(world.way.request("/v1/health", {}))).code).toBe("unauthorized");
+    expect(world.asked.map(({ authorization }) => authorization)).toEqual([null]);
+    expect((await world.way.request("/v1/health", {})).status).toBe(200);
+    expect(world.asked.at(-1)).toMatchObject({
+      url: "http://127.0.0.1:4712/v1/health",
+      authorization: `Bearer ${token}`,
+    });
+  });
 
   const closed: [what: string, spoil: (files: { port: string; token: string }) => void, why: string][] = [
     ["no port file", ({ port }) => void Bun.spawnSync(["rm", port]), "does not serve it"],

@@ -7,11 +7,12 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { backUpHost } from "~/daemon/backup";
 import { DirectoryStore, migrateDirectory } from "~/daemon/db/directory";
 import { migrateInbox } from "~/daemon/db/inbox";
@@ -210,6 +211,14 @@ describe("a backup", () => {
   const send2 = (db: ReturnType<typeof openSqlite>): void =>
     void db.run("UPDATE outbox SET status = 'dead' WHERE client_message_id = 'first'");
 
+  test("is not kept from a shared directory by a name that somebody guessed, and leaves his file alone", async () => {
+    const [host, file] = [openHost(), newFile()];
+    const guessed = join(dirname(file), `.${basename(file)}.${process.pid}.tmp`);
+    writeFileSync(guessed, "theirs");
+    await backUp(host, file);
+    expect(readFileSync(guessed, "utf8")).toBe("theirs");
+  });
+
   test("never replaces a file unless it is told to", async () => {
     const [host, file] = [openHost(), newFile()];
     writeFileSync(file, "precious", { mode: 0o644 });
@@ -279,6 +288,38 @@ describe("a restore", () => {
       code: "wrong_passphrase",
     });
     expect(existsSync(other.paths.configDir)).toBe(false);
+  });
+
+  test("is not read together with a log that another database left behind", async () => {
+    const [host, other, file] = [openHost(), openHost("other"), newFile()];
+    await backUp(host, file);
+    // What a killed daemon leaves, of whose files somebody removed all but one.
+    const db = openSqlite(other.files.outbox);
+    send(db, "in-the-log-alone");
+    const log = readFileSync(`${other.files.outbox}-wal`);
+    db.close();
+    rmSync(other.paths.configDir, { recursive: true });
+    mkdirSync(other.files.dir, { recursive: true, mode: 0o700 });
+    writeFileSync(`${other.files.outbox}-wal`, log);
+    expect(await refusalOf(restore(other, file))).toMatchObject({ code: "already_exists" });
+    const { moved_aside } = await restore(other, file, { replace: true });
+    expect(moved_aside.map((path) => readFileSync(path).equals(log))).toEqual([true]);
+    expect(knowledgeOf(other)).toEqual(knowledgeOf(host));
+  });
+
+  test("gives what arrives from then on places that no reader has passed", async () => {
+    const [host, other, file] = [openHost(), emptyHost(), newFile()];
+    await backUp(host, file);
+    for (const at of [nowMs, nowMs + 1000]) {
+      await restoreHost({ paths: other.paths, file, passphrase, replace: true, nowMs: at, signal: never });
+      const db = openSqlite(other.files.inbox);
+      const { lastInsertRowid } = db.run(
+        `INSERT INTO inbox (id, mesh, sender_member_pubkey, sender_name, client_message_id, broker_message_id, body, body_version,
+           priority, sent_at, received_at) VALUES ('next', 'm', 'k', 'bob', 'next', 'b', 'hi', 1, 'next', '', 0)`,
+      );
+      expect(Number(lastInsertRowid)).toBe(at + 1);
+      db.close();
+    }
   });
 
   test("where something is already is refused; with --replace that is moved aside, log and all", async () => {

@@ -148,6 +148,22 @@ describe("a claimed directory", () => {
     expect(readdirSync(base)).toEqual([]);
   });
 
+  test.each([
+    ["has another name", (base: string) => base],
+    [
+      "is a link",
+      (base: string) => {
+        const link = join(base, "claudemesh-eph-aaaaaa");
+        symlinkSync(tempDir(), link);
+        return link;
+      },
+    ],
+  ])("is not one that %s", (_what, make) => {
+    expect(() => claimEphemeralDirectory(make(tempDir()))).toThrow(
+      expect.objectContaining({ code: "path_unsafe" }),
+    );
+  });
+
   test("stays when another one has its name by now", () => {
     const base = tempDir();
     const { dir } = leftOver(base);

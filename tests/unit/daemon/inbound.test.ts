@@ -8,7 +8,7 @@ import { type ClientFrameInput, PushFrame, parseBrokerFrame } from "~/wire/broke
 import { problemRetriesMax } from "~/wire/limits";
 import { encodeSealed } from "~/wire/sealed";
 import { sessionAttestationText } from "~/wire/signed";
-import { openTestDaemon } from "../../support/daemon-parts";
+import { admit, openTestDaemon } from "../../support/daemon-parts";
 
 async function openInbound() {
   const daemon = await openTestDaemon();
@@ -99,6 +99,24 @@ async function openInbound() {
   };
 }
 
+type TestInbound = Awaited<ReturnType<typeof openInbound>>;
+
+/** That `owner` let `who` in, as the broker shows it beside what somebody sent. */
+const admitted = (d: TestInbound, who: KeyPair, owner = d.owner, meshId = d.mesh.meshId) =>
+  admit(who.publicKey, { ...d.mesh, meshId }, owner, "A".repeat(43), d.clock.now());
+
+test("a message of somebody who is in no list any more is mail when its admission proves that it was a member", async () => {
+  const d = await openInbound();
+  const former = generateKeyPair();
+  const intake = d.connect();
+  intake.take(d.push("x", former, { senderName: "carol", senderAdmission: admitted(d, former) }));
+  await d.settle();
+  expect([d.bodies(), d.reasons(), d.acked()]).toEqual([["body of x"], [], ["m-x"]]);
+  expect(d.parts.inbox.list({ limit: 1 })[0]?.sender_name).toBe("carol");
+  // To write to, it is nobody.
+  expect(d.session.directory.resolve(former.publicKey)).toMatchObject({ kind: "unknown" });
+});
+
 test("messages are stored and acknowledged in the order of the pushes, after the commit", async () => {
   const d = await openInbound();
   const intake = d.connect();
@@ -183,6 +201,21 @@ describe("what cannot be believed is kept apart, acknowledged, and blocks nothin
     ],
     ["of a version to come", "unknown_body_version", (d) => d.push("x", d.bob.keys, { bodyVersion: 3 })],
     ["from a key that nobody let in", "sender_not_admitted", (d) => d.push("x", stranger)],
+    [
+      "from a key that nobody let in, with another one's admission",
+      "sender_not_admitted",
+      (d) => d.push("x", stranger, { senderAdmission: admitted(d, d.bob.keys) }),
+    ],
+    [
+      "from a key that somebody else than the owner let in",
+      "sender_not_admitted",
+      (d) => d.push("x", stranger, { senderAdmission: admitted(d, stranger, stranger) }),
+    ],
+    [
+      "from a key that was let into another mesh",
+      "sender_not_admitted",
+      (d) => d.push("x", stranger, { senderAdmission: admitted(d, stranger, d.owner, "another-mesh") }),
+    ],
     [
       "from a session that no member vouches for",
       "session_not_attested",

@@ -25,6 +25,7 @@ import { writeFileAtomic } from "~/disk/file";
 import { tryLock } from "~/disk/lock";
 import { closeSqlite, findDamage, openReadOnly, openSqlite } from "~/disk/sqlite";
 import type { MeshEntry } from "~/identity/config";
+import { letterContent } from "~/identity/envelope";
 import { generateKeyPair, seedOf } from "~/identity/keys";
 import { openSealer } from "~/identity/sealer";
 import { wireFingerprint } from "~/wire/fingerprint";
@@ -59,11 +60,28 @@ function chanceOf(seed: number): () => number {
   };
 }
 
+const contentOf = (draft: Pick<SealDraft, "clientMessageId" | "body">): string =>
+  letterContent(
+    {
+      id: draft.clientMessageId,
+      meshId: mesh.meshId,
+      from: alice.publicKey,
+      to: bob.publicKey,
+      body: draft.body,
+      meta: null,
+      replyTo: null,
+      agent: null,
+      sentAt: "",
+      expectsReply: false,
+    },
+    2,
+  );
+
 const seal = (draft: SealDraft) => ({
   target_spec: bob.publicKey,
   sender_pubkey: alice.publicKey,
   body_version: 2,
-  ...sealer.seal(draft.body, alice.secretKey, bob.publicKey),
+  ...sealer.seal(contentOf(draft), alice.secretKey, bob.publicKey),
   wire_fingerprint: wireFingerprint(draft.fingerprint, seedOf(alice.secretKey)),
 });
 
@@ -368,6 +386,96 @@ describe("of an outbox whose", () => {
     expect(again).toMatchObject({ kind: "conflict", reason: "outbox_dead_fingerprint_mismatch" });
   });
 
+  test("ids are garbled in the rows keeps the right ones used, and sends nothing that was sealed under another", async () => {
+    const host = openHost(60);
+    const bytes = readFileSync(host.files.outbox);
+    const leaves = pagesOf(host.files.outbox, "outbox", "leaf");
+    const garbled = [...host.truth.values()].filter(({ client_message_id }) =>
+      client_message_id.startsWith("job-"),
+    );
+    for (const { id, client_message_id } of garbled) {
+      for (const page of leaves) {
+        const here = bytes.subarray((page - 1) * pageBytes, page * pageBytes);
+        // A page may still hold an earlier state of a row as well.
+        for (let at = 0; at >= 0; at = here.indexOf(id + client_message_id))
+          if (at > 0) here.write("jqb", at + id.length, "latin1");
+      }
+    }
+    writeFileSync(host.files.outbox, bytes);
+    await recoverOutbox(host);
+    const rows = new Map(inspect(host).rows.map((row) => [row.client_message_id, row]));
+    const waiting = garbled.filter(({ status }) => status === "pending" || status === "inflight");
+    expect(waiting.length).toBeGreaterThan(2);
+    for (const { client_message_id } of garbled) expect(rows.get(client_message_id)?.status).toBe("dead");
+    for (const { client_message_id, first_sent_at } of waiting) {
+      const wrong = rows.get(client_message_id.replace("job", "jqb"));
+      // What was never sent is sealed anew, as what it is called now.
+      if (first_sent_at === null) expect(wrong).toMatchObject({ status: "pending", sender_pubkey: "" });
+      else expect(wrong).toMatchObject({ status: "dead" });
+    }
+  });
+
+  test("values cannot be is damaged, though SQLite does not say so of a file that it only reads", async () => {
+    const host = openHost(60);
+    const db = openSqlite(host.files.outbox);
+    db.run("PRAGMA ignore_check_constraints = ON");
+    db.run("UPDATE outbox SET priority = 'ZZZZ' WHERE seq = 7");
+    closeSqlite(db);
+    expect(await recoverOutbox(host)).toMatchObject({
+      damage: "values in outbox cannot be",
+      ids_only: 1,
+      rows: 60,
+    });
+  });
+
+  test("version cannot be is recovered, and not left to a newer claudemesh that there never was", async () => {
+    for (const version of [0, -5, 0x5a5a5a5a]) {
+      const host = openHost(20);
+      const db = openSqlite(host.files.outbox);
+      db.run(`PRAGMA user_version = ${version}`);
+      closeSqlite(db);
+      expect(await recoverOutbox(host)).toMatchObject({ rows: 20, lost: 0 });
+    }
+  });
+
+  test("log is that of another database gives up no id of its own", async () => {
+    const [host, stranger] = [openHost(60), openHost(30, { stopsCleanly: false })];
+    const log = readFileSync(`${stranger.files.outbox}-wal`);
+    // Were it whole, nothing could be seen of the database below it.
+    log.write("?", Math.floor((log.length * 2) / 3), "latin1");
+    writeFileSync(`${host.files.outbox}-wal`, log);
+    await recoverOutbox(host);
+    const ids = new Set(inspect(host).rows.map((row) => row.client_message_id));
+    expect([...host.truth.keys()].filter((id) => !ids.has(id))).toEqual([]);
+  });
+
+  test("log has lost its head is damaged", async () => {
+    const host = openHost(60, { stopsCleanly: false });
+    const log = readFileSync(`${host.files.outbox}-wal`);
+    log.fill(0x5a, 0, 32);
+    writeFileSync(`${host.files.outbox}-wal`, log);
+    expect(await recoverOutbox(host)).toMatchObject({
+      damage: expect.stringContaining("log"),
+      rows: 60,
+      lost: 0,
+    });
+  });
+
+  test("rows are there twice, once damaged, goes on from the sound ones", async () => {
+    const host = openHost(60);
+    const leaves = pagesOf(host.files.outbox, "outbox", "leaf");
+    const bytes = readFileSync(host.files.outbox);
+    for (const page of leaves) {
+      const copy = Buffer.from(bytes.subarray((page - 1) * pageBytes, page * pageBytes));
+      for (let at = copy.indexOf(" text"); at >= 0; at = copy.indexOf(" text", at + 1))
+        copy.write("?", at, "latin1");
+      // Behind the end, where only we look.
+      writeFileSync(host.files.outbox, copy, { flag: "a" });
+    }
+    overwrite(host.files.outbox, pagesOf(host.files.outbox, "outbox", "internal"));
+    expect(await recoverOutbox(host)).toMatchObject({ rows: 60, texts_lost: 0, ended: 0, lost: 0 });
+  });
+
   test("rows and index are lost together, what is missing is counted", async () => {
     const host = openHost(300);
     const { outbox } = host.files;
@@ -401,7 +509,10 @@ describe("of an outbox whose", () => {
         bob.secretKey,
         alice.publicKey,
       );
-      if (row.sender_pubkey === alice.publicKey) expect(opened).toBe(written?.payload ?? "");
+      if (row.sender_pubkey === alice.publicKey)
+        expect(opened).toBe(
+          contentOf({ clientMessageId: row.client_message_id, body: written?.payload ?? "" }),
+        );
       // What is sealed anew by the next start has never been sent.
       else
         expect([row.sender_pubkey, row.first_sent_at, row.payload]).toEqual([
@@ -413,7 +524,7 @@ describe("of an outbox whose", () => {
   });
 
   test("log is damaged in the middle loses nothing that was committed after that", async () => {
-    const host = openHost(120, { stopsCleanly: false });
+    const host = openHost(90, { stopsCleanly: false });
     const logFile = `${host.files.outbox}-wal`;
     const log = readFileSync(logFile);
     const frameBytes = pageBytes + 24;
@@ -427,7 +538,7 @@ describe("of an outbox whose", () => {
     expect(inspect(host).damage).toEqual([]);
     expect(inspect(host).rows).not.toEqual([...host.truth.values()]);
     const { rows, lost, damage } = await recoverOutbox(host);
-    expect([rows, lost]).toEqual([120, 0]);
+    expect([rows, lost]).toEqual([90, 0]);
     expect(damage).toContain("log");
     const statuses = inspect(host).rows.map(({ client_message_id, status }) => [client_message_id, status]);
     expect(statuses).toEqual(
@@ -474,6 +585,13 @@ describe("of an outbox whose", () => {
 });
 
 describe("the other databases", () => {
+  test("that are empty are no sound ones: they begin anew", async () => {
+    const host = openHost(5);
+    for (const path of [host.files.inbox, host.files.directory]) writeFileSync(path, "");
+    const { inbox, directory } = await recover(host);
+    expect([inbox, directory]).toMatchObject([{ damage: "it is empty" }, { damage: "it is empty" }]);
+  });
+
   test("a damaged inbox begins afresh, beyond the places of the old one", async () => {
     const host = openHost(5);
     writeFileSync(host.files.inbox, Buffer.alloc(20_000, "no database "));

@@ -1,11 +1,13 @@
 /** A daemon started for real on databases that are damaged or too new: what it refuses, what it moves aside, what it says. */
 import { describe, expect, test } from "bun:test";
-import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { DirectoryStore } from "~/daemon/db/directory";
 import { runDaemon } from "~/daemon/run";
 import { openSqlite } from "~/disk/sqlite";
 import { MeshError } from "~/errors";
 import { nowhereSpecial } from "~/settings/surroundings";
+import { halfWrittenMs } from "~/wire/limits";
 import { daemonPaths, hostPaths } from "~/wire/paths";
 import { tempDir } from "../../support/temp-dir";
 
@@ -33,6 +35,12 @@ async function openHost() {
     (await fetch(`http://localhost${path}`, { unix: files.socket })).json();
   return { files, run, get };
 }
+
+const insertMessage = (inbox: ReturnType<typeof openSqlite>): void =>
+  void inbox.run(
+    `INSERT INTO inbox (id, mesh, sender_member_pubkey, sender_name, client_message_id, broker_message_id, body, body_version,
+       priority, sent_at, received_at) VALUES ('i', 'm', 'k', 'bob', 'c', 'b', 'hi', 1, 'next', '', 0)`,
+  );
 
 const garbage = Buffer.alloc(20_000, "no database at all ");
 
@@ -103,6 +111,51 @@ test("a directory that is no database keeps the daemon from starting, and the wa
   expect(readFileSync(host.files.directory).equals(garbage)).toBe(true);
 });
 
+test("a directory that was cut down to nothing keeps it from starting, too: names would be trusted anew", async () => {
+  const host = await openHost();
+  writeFileSync(host.files.directory, "");
+  // Of a host that was never used, nothing is lost.
+  expect(await host.run()).toBeUndefined();
+  const inbox = openSqlite(host.files.inbox);
+  insertMessage(inbox);
+  inbox.close();
+  writeFileSync(host.files.directory, "");
+  expect(await host.run()).toMatchObject({
+    code: "database_corrupt",
+    hint: expect.stringContaining("claudemesh daemon recover"),
+  });
+});
+
+test("what is garbled of members and profile is done without", async () => {
+  const host = await openHost();
+  const db = openSqlite(host.files.directory);
+  db.run("INSERT INTO profile (one, json) VALUES (1, '{\"summary')");
+  db.run(
+    "INSERT INTO members (mesh, pubkey, member_id, name, role, capabilities, joined_at) VALUES ('m', 'k', 'i', 'n', 'r', '[', '')",
+  );
+  expect(new DirectoryStore(db).members("m")).toEqual([]);
+  db.close();
+  expect(await host.run()).toBeUndefined();
+});
+
+test("an inbox that was cut down to nothing begins anew beyond the places of the old one, and health says so", async () => {
+  const host = await openHost();
+  writeFileSync(host.files.inbox, "");
+  let health: unknown;
+  expect(
+    await host.run(async () => {
+      health = await host.get("/v1/health");
+    }),
+  ).toBeUndefined();
+  expect(health).toMatchObject({
+    problems: expect.arrayContaining([expect.objectContaining({ code: "inbox_damaged" })]),
+  });
+  const db = openSqlite(host.files.inbox);
+  const last = db.query<{ seq: number }, []>("SELECT seq FROM sqlite_sequence WHERE name = 'inbox'").get();
+  db.close();
+  expect(last?.seq).toBeGreaterThan(Date.UTC(2020, 0, 1));
+});
+
 describe("an inbox that is no database", () => {
   test("is moved aside, and health says where to", async () => {
     const host = await openHost();
@@ -138,4 +191,24 @@ describe("an inbox that is no database", () => {
     expect(failed).toBeUndefined();
     expect(page).toMatchObject({ items: [{ id: "new" }] });
   });
+});
+
+test("what a killed process had half written goes at the next start, but not what somebody may be writing", async () => {
+  const host = await openHost();
+  const left = [
+    "daemon.json.4711.0a1b2c3d.tmp",
+    "outbox.db.before-v2.12.0a1b2c3d.tmp",
+    "outbox.db.before-v2.12.0a1b2c3d.tmp-journal",
+  ];
+  const [fresh, other] = ["host_fingerprint.json.4711.ffffffff.tmp", "notes.tmp"];
+  const inDir = (name: string): string => join(dirname(host.files.lock), name);
+  for (const name of [...left, fresh, other]) writeFileSync(inDir(name), "");
+  const old = new Date(Date.now() - 2 * halfWrittenMs);
+  for (const name of [...left, other]) utimesSync(inDir(name), old, old);
+  expect(await host.run()).toBeUndefined();
+  expect(
+    readdirSync(dirname(host.files.lock))
+      .filter((name) => name.includes("tmp"))
+      .sort(),
+  ).toEqual([fresh, other]);
 });

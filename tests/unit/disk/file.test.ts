@@ -46,6 +46,11 @@ describe("writing a file", () => {
     writeFileAtomic(path, "naïve 🙂\n");
     expect([readFileSync(path, "utf8"), modeOf(path)]).toEqual(["naïve 🙂\n", 0o600]);
   });
+  test("that fails says so, and not that what was not begun cannot be removed", () => {
+    // There is room for this name, but not for that of the file beside it.
+    const path = join(tempDir(), "x".repeat(250));
+    expect(errorOf(() => writeFileAtomic(path, "")).message).toBe(`cannot write ${path}: ENAMETOOLONG`);
+  });
   test("takes bytes as they are", () => {
     const path = join(tempDir(), "file");
     const bytes = Uint8Array.from({ length: 1000 }, (_, index) => index % 256);
@@ -67,6 +72,10 @@ describe("writing a file", () => {
     expect(modeOf(path)).toBe(0o600);
     writeFileAtomic(path, "new", 0o400);
     expect(modeOf(path)).toBe(0o400);
+    const umask = process.umask(0o077);
+    cleanup(() => void process.umask(umask));
+    writeFileAtomic(path, "new", 0o644);
+    expect(modeOf(path)).toBe(0o644);
     // A file that its owner cannot write is replaced all the same: it is the directory that counts.
     writeFileAtomic(path, "newer");
     expect(readFileSync(path, "utf8")).toBe("newer");
@@ -145,6 +154,11 @@ describe("reading and removing", () => {
     expect([error.code, error.message]).toEqual(["storage_failed", `cannot read ${dir}: EISDIR`]);
     writeFileSync(join(dir, "empty"), "");
     expect(readTextFile(join(dir, "empty"))).toBe("");
+    expect(errorOf(() => readTextFile("/dev/null")).message).toBe(
+      "cannot read /dev/null: it is no regular file",
+    );
+    // Its size is given as 0.
+    if (process.platform === "linux") expect(readTextFile("/proc/self/stat")).toContain("(");
   });
   test("a file may be removed twice", () => {
     const path = join(tempDir(), "file");
@@ -255,6 +269,7 @@ describe("an error of the disk", () => {
     ["ENOSPC", "storage_full"],
     ["EDQUOT", "storage_full"],
     ["SQLITE_FULL", "storage_full"],
+    ["SQLITE_IOERR_SHMSIZE", "storage_full"],
     ["EROFS", "storage_read_only"],
     ["EACCES", "storage_read_only"],
     ["EPERM", "storage_read_only"],

@@ -2,7 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import { readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { isLocked, tryLock } from "~/disk/lock";
+import { isLocked, lockToChange, tryLock } from "~/disk/lock";
 import { MeshError } from "~/errors";
 import { cleanup } from "../../support/cleanup";
 import { root } from "../../support/cli";
@@ -159,13 +159,24 @@ describe("where there can be no lock", () => {
     expect(codeOf(() => tryLock(join(dir, "not there", "lock")))).toBe("storage_failed");
     expect(codeOf(() => tryLock(dir))).toBe("storage_failed");
     expect(codeOf(() => isLocked(dir))).toBe("storage_failed");
+    expect(() => tryLock(dir)).toThrow(expect.objectContaining({ hint: expect.stringContaining("a file") }));
   });
 
   test("a file of another kind is left as it is, and can be tried again", () => {
     const path = join(tempDir(), "file");
     writeFileSync(path, "somebody's notes. ".repeat(100));
-    expect(codeOf(() => tryLock(path))).toBe("database_corrupt");
-    expect(codeOf(() => tryLock(path))).toBe("database_corrupt");
+    expect(codeOf(() => tryLock(path))).toBe("storage_failed");
+    expect(() => tryLock(path)).toThrow(
+      expect.objectContaining({ hint: expect.stringContaining(`mv '${path}'`) }),
+    );
     expect(readFileSync(path, "utf8")).toBe("somebody's notes. ".repeat(100));
   });
+});
+
+test("who wants to change a file and cannot is told what to look for", () => {
+  const path = join(tempDir(), "file.lock");
+  const lock = lockToChange(path);
+  expect(() => lockToChange(path)).toThrow(`another process has held ${path}`);
+  lock.release();
+  lockToChange(path).release();
 });

@@ -19,7 +19,7 @@ import * as v from "valibot";
 import { isoTime } from "~/clock";
 import { LogFile, type LogLimits } from "~/disk/log-file";
 import { logLine } from "~/log";
-import { logRotationRetryMs } from "~/wire/limits";
+import { logBacklogBytesMax, logRotationRetryMs } from "~/wire/limits";
 import { oldLog, oldLogNumbers } from "~/wire/paths";
 import { cleanup } from "../../support/cleanup";
 import { FakeClock } from "../../support/fake-clock";
@@ -83,6 +83,20 @@ describe("a log file", () => {
     expect(existsSync(`${path}.new`)).toBe(false);
   });
 
+  test("does not grow without end while an old file is being made, and says what it left out", async () => {
+    const { path, clock, log, write } = openLog();
+    const long = logLine(clock.now(), "warn", "flood", { text: "x".repeat(3_000) });
+    const count = 1_000;
+    for (let number = 0; number < count; number++) log.write(long);
+    expect(statSync(path).size).toBeLessThan(1_000 + logBacklogBytesMax + 2 * long.length);
+    await log.settled();
+    await write(1);
+    const lines = filesOf(path).flatMap(linesIn);
+    const lost = lines.find(({ message }) => message === "log_lines_lost")?.lines;
+    expect(lost).toBeGreaterThan(500);
+    expect(lines.filter(({ message }) => message === "flood").length + Number(lost)).toBe(count);
+  });
+
   test("loses the oldest files alone, and more of them when fewer are wanted", async () => {
     const { path, write, limits } = openLog();
     await write(1, 100);
@@ -95,6 +109,7 @@ describe("a log file", () => {
     limits.filesKept = 0;
     await write(121, 140);
     // With none, what was there is dropped with the next file that is full.
+    expect(oldLogNumbers("daemon.log", readdirSync(dirname(path)))).toEqual([]);
     expect(statSync(path).size).toBeLessThan(1_200);
     expect(numbersIn([path]).at(-1)).toBe(140);
   });
@@ -140,6 +155,17 @@ describe("a log file", () => {
     const link = join(tempDir(), "daemon.log");
     symlinkSync(path, link);
     expect(() => openLog({}, link)).toThrow("ELOOP");
+  });
+
+  test("whose directory was moved away goes on there", async () => {
+    const dir = tempDir();
+    mkdirSync(join(dir, "then"));
+    const { write } = openLog({}, join(dir, "then", "daemon.log"));
+    await write(1);
+    renameSync(join(dir, "then"), join(dir, "now"));
+    await write(2);
+    expect(numbersIn([join(dir, "now", "daemon.log")])).toEqual([1, 2]);
+    expect(readdirSync(dir)).toEqual(["now"]);
   });
 
   test("that somebody moved away or removed is begun anew, where people look for it", async () => {

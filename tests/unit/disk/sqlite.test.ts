@@ -15,6 +15,7 @@ import {
   closeSqlite,
   findDamage,
   migrate,
+  openReadOnly,
   openSqlite,
   schemaVersionOf,
   wasStoppedUncleanly,
@@ -196,6 +197,26 @@ describe("bringing a schema up to date", () => {
   });
 });
 
+test("a version that none can have is damage", () => {
+  for (const version of [-1, 0x5a5a5a5a]) {
+    const path = newPath();
+    const db = open(path);
+    db.run(`PRAGMA user_version = ${version}`);
+    expect(errorOf(() => migrate(db, ["CREATE TABLE t (a)"])).code).toBe("database_corrupt");
+    expect(errorOf(() => openReadOnly(path)).code).toBe("database_corrupt");
+  }
+});
+
+test("a pipe in the place of a database or its log blocks nobody", () => {
+  for (const suffix of ["", "-wal"]) {
+    const path = newPath();
+    if (suffix !== "") openSqlite(path).close();
+    Bun.spawnSync(["mkfifo", path + suffix]);
+    expect(errorOf(() => openReadOnly(path)).message).toContain("no regular file");
+    if (suffix === "") expect(errorOf(() => openSqlite(path)).message).toContain("no regular file");
+  }
+});
+
 describe("the copy that is kept before a schema is brought forward", () => {
   const steps = [
     "CREATE TABLE t (a); INSERT INTO t VALUES ('one')",
@@ -252,6 +273,12 @@ describe("the copy that is kept before a schema is brought forward", () => {
       "a.db.before-vX",
     ]);
     expect(rows(open(`${path}.before-v3`))).toEqual(["one", "two"]);
+  });
+  test("leaves no room taken by those that processes were killed at", () => {
+    const path = at(1);
+    writeFileSync(`${path}.before-v2.4711.0a1b2c3d.tmp`, "half");
+    migrate(open(path), steps);
+    expect(namesIn(path)).toEqual(["a.db", "a.db.before-v2"]);
   });
   test("that cannot be made leaves the database as it is", () => {
     const path = at(1);

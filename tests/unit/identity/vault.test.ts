@@ -217,6 +217,14 @@ describe("is refused", () => {
     }
   });
 
+  test("when its header asks for less memory than Argon2id takes", async () => {
+    const vault = await seal(contentOf(10));
+    for (const value of [1, 7]) {
+      const odd = withHeader(vault, (header) => void header.writeUInt32BE(value, 20));
+      expect(await codeOf(open(odd))).toBe("backup_damaged");
+    }
+  });
+
   test("when it is of a later format, which is no damage", async () => {
     const later = withHeader(await seal(contentOf(10)), (header) => void header.write("2", 18));
     expect(await codeOf(open(later))).toBe("database_newer");

@@ -82,6 +82,15 @@ describe("an answer that is none", () => {
       "bad_gateway",
       "does not answer like",
     ],
+    [
+      "one without end",
+      () => {
+        const spaces = new Uint8Array(65_536).fill(0x20);
+        return new Response(new ReadableStream({ pull: (controller) => controller.enqueue(spaces) }));
+      },
+      "bad_gateway",
+      "does not answer like",
+    ],
   ];
   test.each(answers)("%s", async (_, answer, code, message) => {
     const error = await errorOf(joinMesh(serverThat(answer), join));

@@ -213,6 +213,16 @@ describe("the file", () => {
     expect(await unsetInFile(path, "api.steams_max")).toBe(true);
     expect(readFileSync(path, "utf8")).toBe("[api]\n");
   });
+  test("with several mistakes is mended by unsetting one after the other", async () => {
+    const path = fresh();
+    writeFileSync(path, "api.streams_max = 0\napi.nothing = {}\nlog.level = 3\n");
+    await expect(setInFile(path, "daemon.tcp", true)).rejects.toMatchObject({ code: "config_invalid" });
+    expect(await unsetInFile(path, "log.level")).toBe(true);
+    expect(await unsetInFile(path, "api.nothing")).toBe(true);
+    expect(readFileSync(path, "utf8")).toBe("api.streams_max = 0\n");
+    await setInFile(path, "api.streams_max", 1);
+    expect(readFileSync(path, "utf8")).toBe("api.streams_max = 1\n");
+  });
   test("that others can write to is not written to", async () => {
     const path = fresh();
     writeFileSync(path, "[daemon]\n");

@@ -106,6 +106,14 @@ describe("is refused with its place:", () => {
       "[deamon]: there is no such section",
       "Did you mean [daemon]?",
     ],
+    [
+      "an empty table as a value",
+      "daemon.tcp = {}\n",
+      [1, 14],
+      "true or false expected, found {}",
+      "config unset",
+    ],
+    ["an empty table like no other", "[daemon]\nzebra = {}\n", [2, 1], "there is no such key", showHint],
     ["a section like no other", "[zebra]\n", [1, 2], "there are [daemon], [api]", showHint],
     [
       "a section within a section",
@@ -208,7 +216,15 @@ describe("is not read at all:", () => {
     mkdirSync(path);
     expect(await rejection(path)).toMatchObject({
       code: "storage_failed",
-      message: `cannot read ${path} (EISDIR)`,
+      message: `cannot read ${path}: EISDIR`,
+    });
+  });
+  test("one that is a device or a pipe, which could keep the daemon waiting for ever", async () => {
+    const path = join(tempDir(), "config.toml");
+    symlinkSync("/dev/null", path);
+    expect(await rejection(path)).toMatchObject({
+      code: "storage_failed",
+      message: `cannot read ${path}: it is no regular file`,
     });
   });
   test("one that nests without end", async () => {

@@ -12,11 +12,15 @@ async function open(text?: string, flags: Partial<Settings> = {}) {
   const file = join(tempDir(), "config.toml");
   if (text !== undefined) writeFileSync(file, text);
   const logged: [string, string][] = [];
+  const errors: unknown[] = [];
   const live = await LiveSettings.open({
     file,
     flags,
     surroundings: nowhereSpecial,
-    log: (level, message) => void logged.push([level, message]),
+    log(level, message, fields) {
+      logged.push([level, message]);
+      if (level === "error") errors.push(fields);
+    },
   });
   const changes: KnobName[][] = [];
   live.onChange((changed) => void changes.push([...changed]));
@@ -24,6 +28,7 @@ async function open(text?: string, flags: Partial<Settings> = {}) {
     live,
     file,
     logged,
+    errors,
     changes,
     async write(next: string | undefined) {
       if (next === undefined) rmSync(file);
@@ -81,12 +86,12 @@ describe("a knob that is not live", () => {
     expect(host.live.problems).toEqual([
       {
         code: "restart_needed",
-        message: `daemon.tcp is false in ${host.file}, and the daemon runs with true`,
+        message: "daemon.tcp is false now (config.toml:2), and the daemon runs with true",
         hint: "It takes effect after claudemesh daemon restart.",
       },
       {
         code: "restart_needed",
-        message: `daemon.host_policy is "warn" in ${host.file}, and the daemon runs with "refuse"`,
+        message: 'daemon.host_policy is "warn" now (config.toml:3), and the daemon runs with "refuse"',
         hint: "It takes effect after claudemesh daemon restart.",
       },
     ]);
@@ -119,6 +124,18 @@ describe("a file that ceases to fit", () => {
     await host.write("[api]\nstreams_max = 1\n");
     expect(host.live.problems).toEqual([]);
     expect(host.changes).toEqual([]);
+  });
+
+  test.each([
+    ["a value", "log.level = 'hunter2'\n"],
+    ["a key", "hunter2 = true\n"],
+    ["what is no TOML", "hunter2 hunter2 = 1\n"],
+  ])("tells the log where, and not what stands there: %s", async (_, text) => {
+    const host = await open();
+    await host.write(text);
+    expect(JSON.stringify(host.live.problems)).toContain("hunter2");
+    expect(JSON.stringify(host.errors)).not.toContain("hunter2");
+    expect(JSON.stringify(host.errors)).toContain(`${host.file}:`);
   });
 
   test("or that others can write to since then", async () => {

@@ -247,8 +247,12 @@ export function conflictError(outcome: Extract<SendOutcome, { kind: "conflict" }
   const message = retired
     ? `the message ${outcome.client_message_id} has ended (${outcome.reason}) and is not sent again under this id`
     : `the id ${outcome.client_message_id} was already used for another message`;
+  // What was retired by hand has a successor already.
+  const wayOn = outcome.reason.includes("aborted")
+    ? "To send it once more, use a new id."
+    : `Send it anew: claudemesh daemon outbox requeue ${outcome.client_message_id}`;
   const hint = retired
-    ? `See why: claudemesh daemon outbox show ${outcome.client_message_id}. Send it anew: claudemesh daemon outbox requeue ${outcome.client_message_id}`
+    ? `See why: claudemesh daemon outbox show ${outcome.client_message_id}. ${wayOn}`
     : "Use a new id for a new message; repeat an id only with exactly the same request.";
   return new MeshError("idempotency_key_reused", message, {
     hint,
