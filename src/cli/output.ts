@@ -51,9 +51,10 @@ async function write(to: typeof Bun.stdout, text: string): Promise<void> {
     await Bun.write(to, text);
   } catch (error) {
     const code = systemCodeOf(error);
+    // Nobody reads our complaints, or the disk that their file is on is full: that must not change what the command does.
+    if (to === Bun.stderr && code !== undefined) return;
     if (code !== "EPIPE" && code !== "EBADF") throw error;
-    // Nobody reads our complaints: that must not change what the command does.
-    if (to === Bun.stdout) throw new OutputClosed("standard output was closed");
+    throw new OutputClosed("standard output was closed");
   }
 }
 

@@ -104,7 +104,8 @@ function examine(path: string, { table, versionMax, garbledRow }: Expected): Exa
     return { state: "sound" };
   } catch (error) {
     const failure = storageError(`cannot read ${path}`, error);
-    if (failure.code !== "database_corrupt") throw failure;
+    // What SQLite calls a mistake of ours ("unsupported file format") is in the file: the question is sound.
+    if (failure.code !== "database_corrupt" && systemCodeOf(failure.cause) !== "SQLITE_ERROR") throw failure;
     return { state: "damaged", damage: failure.message };
   } finally {
     db?.close();

@@ -59,7 +59,10 @@ export function openSqlite(path: string): Database {
 export function openReadOnly(path: string): Database {
   let db: Database | undefined;
   try {
-    for (const suffix of ["", "-wal"]) fileBytes(path + suffix);
+    const logBytes = fileBytes(`${path}-wal`) ?? 0;
+    // SQLite would take it for a new one, and remove the log, which is all that is left of it.
+    if (fileBytes(path) === 0 && logBytes > 0)
+      throw new MeshError("database_corrupt", `${path} is empty, and its log is not`);
     db = new Database(path, { readonly: true, strict: true });
     db.run(`PRAGMA busy_timeout = ${busyTimeoutMs}`);
     schemaVersionOf(db);

@@ -438,6 +438,15 @@ describe("of an outbox whose", () => {
     }
   });
 
+  test("head says what no SQLite wrote is salvaged", async () => {
+    const host = openHost(20);
+    const bytes = readFileSync(host.files.outbox);
+    // The schema format (https://www.sqlite.org/fileformat2.html#the_database_header).
+    bytes.writeUInt32BE(68, 44);
+    writeFileSync(host.files.outbox, bytes);
+    expect(await recoverOutbox(host)).toMatchObject({ rows: 20, lost: 0 });
+  });
+
   test("log is that of another database gives up no id of its own", async () => {
     const [host, stranger] = [openHost(60), openHost(30, { stopsCleanly: false })];
     const log = readFileSync(`${stranger.files.outbox}-wal`);

@@ -207,6 +207,18 @@ test("a version that none can have is damage", () => {
   }
 });
 
+test("the log of a database that was emptied is not removed by who only looks", () => {
+  const path = newPath();
+  const db = open(path);
+  migrate(db, ["CREATE TABLE t (a)"]);
+  const copy = newPath();
+  writeFileSync(copy, "");
+  copyFileSync(`${path}-wal`, `${copy}-wal`);
+  const before = statSync(`${copy}-wal`).size;
+  expect(errorOf(() => openReadOnly(copy)).code).toBe("database_corrupt");
+  expect([before > 0, statSync(`${copy}-wal`).size]).toEqual([true, before]);
+});
+
 test("a pipe in the place of a database or its log blocks nobody", () => {
   for (const suffix of ["", "-wal"]) {
     const path = newPath();
