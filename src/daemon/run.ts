@@ -2,14 +2,10 @@
  * The daemon as a process: takes the lock, opens what it keeps, listens, and runs until it is told to stop. Wiring only;
  * each part says itself what it does.
  */
-import { renameSync, statSync } from "node:fs";
 import { monotonicFactory } from "ulidx";
 import { isoTime, systemClock } from "~/clock";
 import { assemble } from "~/daemon/assemble";
-import { DirectoryStore, migrateDirectory } from "~/daemon/db/directory";
-import { Inbox, migrateInbox } from "~/daemon/db/inbox";
-import { migrateOutbox, Outbox } from "~/daemon/db/outbox";
-import { wasEmptied } from "~/daemon/emptied";
+import { type Databases, openDatabases } from "~/daemon/databases";
 import { leaveMeshes, settle, Term } from "~/daemon/ending";
 import { claimEphemeralDirectory } from "~/daemon/ephemeral";
 import { endRecord, findHolder, writeRecord } from "~/daemon/holder";
@@ -19,20 +15,12 @@ import { clearStaleSocket } from "~/daemon/ipc/stale";
 import { openLocalToken } from "~/daemon/local-token";
 import type { Meshes } from "~/daemon/meshes";
 import { findManager, type Origin } from "~/daemon/origin";
+import type { DaemonParts } from "~/daemon/parts";
 import { finishInterrupted } from "~/daemon/stopped";
-import { ensureOwnDirectory, ensurePrivateDirectory, fileBytes, storageError } from "~/disk/file";
+import { ensureOwnDirectory, ensurePrivateDirectory, storageError } from "~/disk/file";
 import { tryLock } from "~/disk/lock";
 import { type LogLimits, openStderrLog } from "~/disk/log-file";
-import { losesCommits } from "~/disk/pages";
-import {
-  abandonSqlite,
-  closeSqlite,
-  findDamage,
-  openSqlite,
-  slowToOpen,
-  wasStoppedUncleanly,
-} from "~/disk/sqlite";
-import { MeshError, messageOf, systemCodeOf } from "~/errors";
+import { MeshError, messageOf } from "~/errors";
 import { checkHost } from "~/identity/host";
 import { remintProblems } from "~/identity/remint-plan";
 import { openSealer } from "~/identity/sealer";
@@ -149,16 +137,12 @@ async function serve(
     });
   }
   const startProblems = hostProblems(options.paths, paths, settings(), clock.now(), log);
-  const opening = async <T>(path: string, open: () => T): Promise<T> => {
-    await options.onWork?.(slowToOpen(path));
-    return open();
-  };
-  const outbox = await opening(paths.outbox, () => openOutbox(paths));
-  const inbox = await opening(paths.inbox, () => openInbox(paths, clock.now(), log, startProblems));
-  const directoryStore = await opening(paths.directory, () =>
-    openDirectory(paths, () => isUsed(outbox, inbox)),
-  );
-  await options.onWork?.(undefined);
+  const databases = await openDatabases(paths, {
+    nowMs: clock.now(),
+    log,
+    problems: startProblems,
+    onWork: options.onWork,
+  });
   const parts = assemble({
     clock,
     chance: Math.random,
@@ -166,9 +150,9 @@ async function serve(
     log,
     sealer: await openSealer(),
     connect: connectWebSocket,
-    outbox,
-    inbox,
-    directoryStore,
+    outbox: databases.outbox,
+    inbox: databases.inbox,
+    directoryStore: databases.directoryStore,
     configFile: options.paths.configFile,
     token: openLocalToken(paths.token, { clock, graceS: () => settings()["api.token_grace_s"], log }),
     logProblems: () => (logSink.problem === undefined ? [] : [logSink.problem]),
@@ -179,19 +163,16 @@ async function serve(
     startProblems,
     origin: originOf(options, clock.now()),
   });
-  const { meshes, hub } = parts;
   live.onChange((changed) => {
     if (signal.aborted) return;
     parts.drain.settingsChanged();
     if (changed.some((name) => name === "link.required_features" || name === "delivery.max_age_h")) {
-      meshes.demandsChanged();
+      parts.meshes.demandsChanged();
     }
   });
-  const putBack = putBackInflight(outbox, paths);
   await clearStaleSocket(paths.socket);
   const listeners = listen({ parts, paths, tcp: tcpOf(live), log });
   const { ephemeral } = parts.origin;
-  const isEphemeral = ephemeral !== undefined;
   const term = new Term(clock, ephemeral);
   const home = watchHome({
     paths,
@@ -201,7 +182,7 @@ async function serve(
     restoreLock: () => lock.restore(),
     looked: () => term.look(),
   });
-  startMeshes(meshes, paths);
+  startMeshes(parts.meshes, paths);
   const upkeep = new AbortController();
   void parts.retention.run(upkeep.signal);
   log("info", "daemon_started", {
@@ -209,7 +190,7 @@ async function serve(
     pid: process.pid,
     socket: paths.socket,
     tcp_port: listeners.tcpPort,
-    put_back: putBack,
+    put_back: databases.putBack,
   });
   options.onReady?.({ pid: process.pid, socket: paths.socket, tcpPort: listeners.tcpPort, ephemeral });
 
@@ -223,27 +204,40 @@ async function serve(
   term.stop();
   upkeep.abort();
   log(isOurs ? "info" : "error", "daemon_stopping", { why: ending });
-  hub.announce({ kind: "stopping" });
+  parts.hub.announce({ kind: "stopping" });
   await listeners.stop(isOurs);
-  await settle(parts, isEphemeral, settings()["daemon.stop_grace_s"] * 1000);
-  const joined = meshes.sessions.map(({ mesh }) => mesh);
-  meshes.stop();
+  const unsent = await end(parts, databases, isOurs ? paths : undefined, log);
+  if (!isOurs) lock.abandon();
+  log(ephemeral !== undefined && unsent > 0 ? "warn" : "info", "daemon_stopped", { unsent });
+  if (ending === "directory_replaced" || ending === "taken_over") throw replaced(ending, paths);
+}
+
+/**
+ * Brings to an end what is under way, within the time that the settings give it, and lets go of the databases. `ours`: undefined when
+ * the directory is somebody else's by now, where nothing may be written. Returns how many messages no broker has.
+ */
+async function end(
+  parts: DaemonParts,
+  databases: Databases,
+  ours: DaemonPaths | undefined,
+  log: Log,
+): Promise<number> {
+  const isEphemeral = parts.origin.ephemeral !== undefined;
+  await settle(parts, isEphemeral, parts.settings()["daemon.stop_grace_s"] * 1000);
+  const joined = parts.meshes.sessions.map(({ mesh }) => mesh);
+  parts.meshes.stop();
   parts.outboxWriter.close();
   parts.inboxWriter.close();
-  if (isOurs) outbox.putBackInflight();
-  const { pending, inflight } = outbox.counts();
+  if (ours !== undefined) databases.outbox.putBackInflight();
+  const { pending, inflight } = databases.outbox.counts();
   const unsent = pending + inflight;
   const notLeft = isEphemeral ? await leaveMeshes(joined, log) : [];
-  const databases = [outbox, inbox, directoryStore].map(({ db }) => db);
-  if (isOurs) {
-    for (const db of databases) closeSqlite(db);
-    endRecord(paths, { unsent, not_left: notLeft });
-  } else {
-    for (const db of databases) abandonSqlite(db);
-    lock.abandon();
+  if (ours === undefined) databases.abandon();
+  else {
+    databases.close();
+    endRecord(ours, { unsent, not_left: notLeft });
   }
-  log(isEphemeral && unsent > 0 ? "warn" : "info", "daemon_stopped", { unsent });
-  if (ending === "directory_replaced" || ending === "taken_over") throw replaced(ending, paths);
+  return unsent;
 }
 
 const replaced = (why: "directory_replaced" | "taken_over", { dir }: DaemonPaths): MeshError =>
@@ -303,56 +297,6 @@ const aborted = (signal: AbortSignal): Promise<void> =>
     else signal.addEventListener("abort", () => resolve(), { once: true });
   });
 
-/** A damaged outbox holds messages that somebody was told are safe: it is never replaced behind their back. */
-function openOutbox(paths: DaemonPaths): Outbox {
-  if (wasEmptied(paths)) throw damagedOutbox(paths, "it is empty");
-  const unclean = wasStoppedUncleanly(paths.outbox);
-  // SQLite would take the log up to there for all of it, and go on.
-  if (unclean && losesCommits(paths.outbox))
-    throw damagedOutbox(paths, "its log is damaged, and what follows there would be passed over");
-  return orExplain(outboxHint, () => {
-    const db = openSqlite(paths.outbox);
-    const [damage] = unclean ? findDamage(db) : [];
-    if (damage !== undefined) throw damagedOutbox(paths, damage);
-    migrateOutbox(db);
-    return new Outbox(db);
-  });
-}
-
-const damagedOutbox = ({ outbox }: DaemonPaths, damage: string): MeshError =>
-  new MeshError("database_corrupt", `${outbox} is damaged: ${damage}`, { hint: outboxHint });
-
-const outboxHint =
-  "claudemesh daemon recover salvages what can be read into a new file and keeps this one; --dry-run says what it would find.";
-
-/** Damage that shows on opening is told with the way out of it. */
-function orExplain<T>(hint: string, open: () => T): T {
-  try {
-    return open();
-  } catch (error) {
-    // What SQLite itself calls a mistake is a schema that is not what its version says.
-    const isDamage =
-      error instanceof MeshError &&
-      (error.code === "database_corrupt" || systemCodeOf(error.cause) === "SQLITE_ERROR");
-    if (!isDamage) throw error;
-    throw new MeshError(error.code, error.message, { hint, cause: error });
-  }
-}
-
-/**
- * A crash leaves rows marked as on the wire; whether they got through, the broker knows. This is also the first look at the
- * table: damage that came after a clean stop, which nobody searches for, may show here.
- */
-function putBackInflight(outbox: Outbox, paths: DaemonPaths): number {
-  try {
-    outbox.list({ limit: 1 });
-    return outbox.putBackInflight();
-  } catch (error) {
-    const failure = storageError(`cannot write to ${paths.outbox}`, error);
-    throw failure.code === "database_corrupt" ? damagedOutbox(paths, messageOf(error)) : failure;
-  }
-}
-
 /** Here all that waits is read, and with it damage may show of which SQLite does not say which file it is in. */
 function startMeshes(meshes: Meshes, { dir }: DaemonPaths): void {
   try {
@@ -365,64 +309,4 @@ function startMeshes(meshes: Meshes, { dir }: DaemonPaths): void {
       cause: error,
     });
   }
-}
-
-/** What arrived can be asked for again only by people, but a damaged inbox must not keep new messages out. */
-function openInbox(paths: DaemonPaths, nowMs: number, log: Log, problems: Problem[]): Inbox {
-  const unclean = wasStoppedUncleanly(paths.inbox);
-  if (unclean && losesCommits(paths.inbox)) {
-    const message = "the inbox's log was damaged: what arrived just before the last stop may be missing";
-    log("error", "inbox_log_damaged", { error: message });
-    problems.push({ code: "inbox_log_damaged", message, hint: "Ask whoever wrote then to send it again." });
-  }
-  try {
-    // Begun before the directory, it cannot be empty after it.
-    if (fileBytes(paths.inbox) === 0 && (fileBytes(paths.directory) ?? 0) > 0)
-      throw new MeshError("database_corrupt", `${paths.inbox} is empty`);
-    const db = openSqlite(paths.inbox);
-    const damage = unclean ? findDamage(db) : [];
-    if (damage.length > 0) {
-      db.close();
-      throw new MeshError("database_corrupt", damage.join("; "));
-    }
-    migrateInbox(db);
-    return new Inbox(db);
-  } catch (error) {
-    if (!(error instanceof MeshError) || error.code !== "database_corrupt") throw error;
-    const aside = `${paths.inbox}.corrupt-${nowMs}`;
-    for (const suffix of ["", "-wal", "-shm"]) moveIfThere(paths.inbox + suffix, aside + suffix);
-    const message = `the inbox was damaged; it was moved to ${aside} and a new one begun`;
-    log("error", "inbox_damaged", { moved_to: aside, error: error.message });
-    problems.push({
-      code: "inbox_damaged",
-      message,
-      hint: `Nothing is to be done. sqlite3 '${aside}' .recover may show what it held.`,
-    });
-    const db = openSqlite(paths.inbox);
-    migrateInbox(db);
-    const inbox = new Inbox(db);
-    // Readers go on from places in the old one, and would miss everything until the new one had come as far.
-    inbox.beginAfter(nowMs);
-    return inbox;
-  }
-}
-
-const isUsed = (outbox: Outbox, inbox: Inbox): boolean =>
-  inbox.lastSeq() > 0 || outbox.list({ limit: 1 }).length > 0;
-
-function openDirectory(paths: DaemonPaths, wasUsed: () => boolean): DirectoryStore {
-  const hint =
-    "It holds the keys that names were first seen with. claudemesh daemon recover salvages them into a new file and keeps this one.";
-  return orExplain(hint, () => {
-    // Names would be trusted anew, whoever has them now.
-    if (fileBytes(paths.directory) === 0 && wasUsed())
-      throw new MeshError("database_corrupt", `${paths.directory} is empty`);
-    const db = openSqlite(paths.directory);
-    migrateDirectory(db);
-    return new DirectoryStore(db);
-  });
-}
-
-function moveIfThere(from: string, to: string): void {
-  if (statSync(from, { throwIfNoEntry: false }) !== undefined) renameSync(from, to);
 }
