@@ -22,13 +22,13 @@ function world(more: Record<string, string> = {}): World {
   const home = tempDir();
   const env = { HOME: home, PATH: `${fake.bin}:${process.env.PATH}`, ...more };
   const cli = (...args: string[]): Promise<CliResult> => runCli(args, { env });
-  // Words of a unit with nothing in them to quote, as the temporary directories are.
+  // Of words without dollar signs and backslashes, a shell makes what systemd does, quotes included.
   const units = join(home, ".config/systemd/user");
-  const value = (key: string): string => `$(sed -n 's/^${key}=//p' '${units}'/*.service)`;
+  const value = (key: string): string => `$(sed -n 's/^${key}=//p' '${units}'/*.service | tr '\\n' ' ')`;
   const logFile = join(home, "journal");
   fake.set(
     "start",
-    `env -i PATH="$PATH" ${value("Environment")} ${value("ExecStart")} >>'${logFile}' 2>&1 & echo $! > pid`,
+    `eval "exec env -i PATH='$PATH' ${value("Environment")} ${value("ExecStart")}" >>'${logFile}' 2>&1 & echo $! > pid`,
   );
   cleanup(() => {
     // Whatever a failing test left running; usually it is gone.
@@ -38,6 +38,12 @@ function world(more: Record<string, string> = {}): World {
   cleanup(async () => void (await cli("daemon", "down")));
   return { fake, env, home, cli };
 }
+
+/** The executable, in quotes where its path needs them. */
+const quoted = (quote: string): string => {
+  const [executable = ""] = command;
+  return /^[\w./-]+$/.test(executable) ? executable : `${quote}${executable}${quote}`;
+};
 
 const install = ["daemon", "install-service"];
 const uninstall = ["daemon", "uninstall-service"];
@@ -65,7 +71,7 @@ describe.skipIf(skipped)("the service (skipped off Linux, and without a compiled
     const unit = readFileSync(answer.unit_path, "utf8");
     // Its home is not what the accounts of this machine say, so the unit has to.
     expect(unit).toContain(`Environment=CLAUDEMESH_CONFIG_DIR=${w.home}/.claudemesh\n`);
-    expect(unit).toContain(`ExecStart=${command[0]} daemon up --foreground\n`);
+    expect(unit).toContain(`ExecStart=${quoted('"')} daemon up --foreground\n`);
     const pid = await daemonPid(w);
     expect(pid).toBe(Number(w.fake.get("pid")));
 
@@ -165,7 +171,7 @@ describe.skipIf(skipped)("the service (skipped off Linux, and without a compiled
       expect.objectContaining({
         error: "no_service_manager",
         hint: expect.stringContaining(
-          `@reboot CLAUDEMESH_CONFIG_DIR=${w.home}/.claudemesh ${command[0]} daemon up`,
+          `@reboot CLAUDEMESH_CONFIG_DIR=${w.home}/.claudemesh ${quoted("'")} daemon up`,
         ),
       }),
     ]);
