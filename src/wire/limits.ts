@@ -296,7 +296,7 @@ export const injectedTextsKept = 32;
 /** How often the screen is looked at while output comes. */
 export const screenLookEveryMs = 40;
 /** Signs of work that have not moved for so long count for less than a prompt. */
-export const workingStaleMs = 10_000;
+export const workingStaleMs = 6_000;
 /** After a text was pasted, and each time after Enter: how long the screen is watched, and how often Enter is pressed. */
 export const pasteShownMsMax = 1_000;
 export const submitShownMs = 700;

@@ -1,0 +1,28 @@
+/**
+ * Looks like Kiro's command line, as far as a shim can tell: `> ` and a hint in it when it is empty, a word with a spinner for what it
+ * does, answers after `> `. `bun tests/fakes/kiro.ts [FLAGS]`; flags: screen-agent.ts, what it can be told: commands.ts.
+ */
+import { runScreenAgent } from "./screen-agent";
+
+const dots = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
+const words = ["Thinking", "Planning", "Applying"];
+
+runScreenAgent({
+  banner: ["Kiro CLI", ""],
+  dialog: ["Kiro can read and change what is in this directory.", "", "Press enter to continue"],
+  starting: (frame) => [`${dots[frame % dots.length]} Initializing...`],
+  echo: (shown) => [...shown.split("\n").map((line, index) => `${index === 0 ? "> " : "  "}${line}`), ""],
+  answer: { first: "● ", other: "" },
+  bottom: ({ isWorking, frame, input }) => {
+    const isEmpty = input.length === 1 && input[0] === "";
+    const working = `${dots[frame % dots.length]} ${words[Math.floor(frame / 6) % words.length]}... (esc to interrupt)`;
+    const field = isEmpty
+      ? [isWorking ? ">" : "> \x1b[2mask a question or describe a task ↵\x1b[22m"]
+      : input.map((line, index) => `${index === 0 ? ">" : " "} ${line}`);
+    const above = isWorking ? [working, ""] : [""];
+    return { lines: [...above, ...field], inputLine: above.length, inputColumn: 2 };
+  },
+  placeholder: () => undefined,
+  exhausted: ["The context window is full. Use /clear to begin anew."],
+  approaching: ["Your context window is approaching its limit (91%)."],
+});
