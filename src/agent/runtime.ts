@@ -54,6 +54,11 @@ export interface Runtime {
   response(): Promise<string>;
   /** The last lines for people, or the whole screen with null. Everything that has arrived is in it. */
   capture(lastLines: number | null): Promise<Capture>;
+  /**
+   * What a blank terminal of the agent's size has to be sent to look as the agent's does (agent/snapshot.ts): all that went to `output`
+   * before this call is in it, nothing that goes there after it. With `isComplete` what has scrolled away is, too.
+   */
+  snapshot(isComplete: boolean): Promise<string>;
   resize(rows: number, cols: number): void;
   /** As if Ctrl-C was typed; where there is no terminal, SIGINT. */
   interrupt(): void;

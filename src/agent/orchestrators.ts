@@ -1,0 +1,224 @@
+/**
+ * The connections that drive a shim: one that was inherited, or all that come to a socket. Each command has its answer where it came
+ * from; events go to everybody, and wait while nobody is there. One that does not read is let go, and holds up nobody else.
+ */
+import { chmodSync, fstatSync, lstatSync } from "node:fs";
+import { Channel, type ChannelEnd, type StreamSocket } from "~/agent/channel";
+import type { Clock } from "~/clock";
+import { removeFile, storageError } from "~/disk/file";
+import { MeshError, messageOf, systemCodeOf } from "~/errors";
+import {
+  shimEventBytesKeptMax,
+  shimEventsKeptMax,
+  shimFrameBytesMax,
+  shimOrchestratorsMax,
+  shimWaitingBytesMax,
+  shimWriteTimeoutMs,
+} from "~/wire/limits";
+import { checkSocketPath } from "~/wire/paths";
+import { encodeEvent, type Parsed, parseCommand, type ShimCommand, type ShimEvent } from "~/wire/shim";
+
+export interface OrchestratorsOptions {
+  clock: Clock;
+  command(peer: number, parsed: Parsed<ShimCommand>): void;
+  /** The last one is gone. `why`: how it went, for people. */
+  allGone(why: string): void;
+}
+
+export class Orchestrators {
+  readonly #options: OrchestratorsOptions;
+  readonly #channels = new Map<number, Channel>();
+  /** Those that have had the chance to hear of everything, of which the last to go is told. */
+  #peers = 0;
+  #kept: Uint8Array[] = [];
+  #keptBytes = 0;
+  #isClosed = false;
+
+  constructor(options: OrchestratorsOptions) {
+    this.#options = options;
+  }
+
+  /** A new connection. Undefined when there are too many. */
+  admit(socket: StreamSocket): Channel | undefined {
+    if (this.#isClosed || this.#channels.size >= shimOrchestratorsMax) {
+      socket.terminate();
+      return undefined;
+    }
+    const peer = ++this.#peers;
+    const channel: Channel = new Channel({
+      socket,
+      clock: this.#options.clock,
+      frameBytesMax: shimFrameBytesMax,
+      writeTimeoutMs: shimWriteTimeoutMs,
+      waitingBytesMax: shimWaitingBytesMax,
+      received: (payload) => this.#options.command(peer, parseCommand(payload)),
+      ended: (end) => this.#left(peer, end),
+    });
+    this.#channels.set(peer, channel);
+    const kept = this.#kept;
+    this.#kept = [];
+    this.#keptBytes = 0;
+    for (const frame of kept) this.#send(channel, frame, true);
+    return channel;
+  }
+
+  /** To everybody, or to the next who comes. */
+  tell(event: ShimEvent): void {
+    const frame = encodeEvent(event);
+    // Those tell only how things are now.
+    const isLasting = event.event !== "SessionStats";
+    if (this.#channels.size === 0 && isLasting) this.#keep(frame);
+    for (const channel of [...this.#channels.values()]) this.#send(channel, frame, isLasting);
+  }
+
+  /** To one, if it is still there. */
+  answer(peer: number, event: ShimEvent): void {
+    const channel = this.#channels.get(peer);
+    if (channel !== undefined) this.#send(channel, encodeEvent(event), false);
+  }
+
+  /** Lets everybody take what waits, within the time that a frame may take, and resolves when all are gone. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    if (this.#channels.size === 0) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#emptied = resolve;
+    for (const channel of [...this.#channels.values()]) channel.close();
+    const timer = this.#options.clock.after(shimWriteTimeoutMs, resolve);
+    await promise;
+    timer.cancel();
+  }
+
+  #emptied: (() => void) | undefined;
+
+  #send(channel: Channel, frame: Uint8Array, isLasting: boolean): void {
+    channel.send(frame).catch(() => {
+      // Why it failed is told by the channel's end. Nobody else can have heard of it when this was the last one.
+      if (isLasting && this.#channels.size === 0) this.#keep(frame);
+    });
+  }
+
+  #keep(frame: Uint8Array): void {
+    this.#kept.push(frame);
+    this.#keptBytes += frame.length;
+    while (this.#kept.length > shimEventsKeptMax || this.#keptBytes > shimEventBytesKeptMax) {
+      this.#keptBytes -= this.#kept.shift()?.length ?? 0;
+    }
+  }
+
+  #left(peer: number, end: ChannelEnd): void {
+    this.#channels.delete(peer);
+    if (this.#channels.size > 0) return;
+    this.#emptied?.();
+    if (!this.#isClosed) this.#options.allGone(howItEnded(end));
+  }
+}
+
+function howItEnded(end: ChannelEnd): string {
+  switch (end.kind) {
+    case "clean":
+      return "the orchestrator has closed the connection";
+    case "inside_frame":
+      return "the connection to the orchestrator broke inside a frame";
+    case "too_large":
+      return `the orchestrator announced a frame of ${end.bytes} bytes; at most ${shimFrameBytesMax} fit`;
+    case "not_written":
+      return `the orchestrator could not be told: ${end.error.message}`;
+  }
+}
+
+// ── Where they come from ────────────────────────────────────────────────────────────────────────────────────────────────
+
+export interface Entrance {
+  /** No new connections; removes the socket. */
+  close(): void;
+}
+
+const handlersFor = (orchestrators: Orchestrators): Bun.SocketHandler<Channel | undefined> => ({
+  open(socket) {
+    socket.data = orchestrators.admit(socket);
+  },
+  data: (socket, bytes) => socket.data?.data(bytes),
+  drain: (socket) => socket.data?.drained(),
+  end: (socket) => socket.data?.closed(),
+  close: (socket) => socket.data?.closed(),
+  error: (socket) => socket.data?.closed(),
+});
+
+/** The one connection of whoever started us. Throws `usage` when it is no socket. */
+export async function connectInherited(fd: number, orchestrators: Orchestrators): Promise<Entrance> {
+  const notSocket = (why: string): MeshError =>
+    new MeshError("usage", `--fd ${fd}: ${why}`, {
+      hint: "The orchestrator passes one end of a socket pair on, and names its number here.",
+    });
+  try {
+    if (!fstatSync(fd).isSocket()) throw notSocket("it is not a socket");
+  } catch (error) {
+    if (error instanceof MeshError) throw error;
+    throw notSocket(`there is no such descriptor (${systemCodeOf(error) ?? messageOf(error)})`);
+  }
+  await Bun.connect<Channel | undefined>({ fd, socket: handlersFor(orchestrators) });
+  return { close: () => undefined };
+}
+
+/** A socket for its owner alone. Throws `already_running` when somebody listens there, `path_unsafe`, `socket_path_too_long`, `storage_*`. */
+export async function listenForOrchestrators(path: string, orchestrators: Orchestrators): Promise<Entrance> {
+  checkSocketPath(path);
+  await makeWay(path);
+  const umask = process.umask(0o177);
+  let listener: { stop(closeActiveConnections?: boolean): void };
+  try {
+    listener = Bun.listen<Channel | undefined>({ unix: path, socket: handlersFor(orchestrators) });
+    chmodSync(path, 0o600);
+  } catch (error) {
+    throw new MeshError("storage_failed", `cannot listen on ${path}: ${messageOf(error)}`, {
+      hint: "Check that its directory is there and yours; some sandboxes and network file systems forbid Unix sockets.",
+      cause: error,
+    });
+  } finally {
+    process.umask(umask);
+  }
+  return {
+    close() {
+      listener.stop(false);
+      removeFile(path);
+    },
+  };
+}
+
+/** Only a refusal proves that nobody listens at a socket; then it is left over, and goes. */
+async function makeWay(path: string): Promise<void> {
+  let isSocket: boolean;
+  try {
+    isSocket = lstatSync(path).isSocket();
+  } catch (error) {
+    if (systemCodeOf(error) === "ENOENT") return;
+    throw storageError(`cannot look at ${path}`, error);
+  }
+  if (!isSocket) {
+    throw new MeshError("path_unsafe", `${path} is there already and is not a socket`, {
+      hint: "Choose another path, or remove what is there if it is not needed.",
+    });
+  }
+  const refusal = await tryToConnect(path);
+  if (refusal === "ENOENT") return;
+  if (refusal === "ECONNREFUSED") return removeFile(path);
+  throw new MeshError(
+    "already_running",
+    refusal === undefined
+      ? `somebody listens on ${path} already`
+      : `${path} cannot be tried (${refusal}), so that somebody may be listening there`,
+    { hint: `Choose another path, or end whoever has it: lsof '${path}'.`, details: { socket: path } },
+  );
+}
+
+/** The error code, or undefined when somebody is there. */
+async function tryToConnect(path: string): Promise<string | undefined> {
+  try {
+    const socket = await Bun.connect({ unix: path, socket: { data: () => undefined } });
+    socket.end();
+    return undefined;
+  } catch (error) {
+    return systemCodeOf(error) ?? messageOf(error);
+  }
+}

@@ -1,0 +1,116 @@
+/**
+ * An agent's answer, from the lines that it printed: without the echo of what it was given, its decoration, and its next prompt. Pure.
+ */
+import { type Echo, findEchoes, type Region } from "~/agent/echo";
+import type { Profile } from "~/agent/profile";
+
+export interface Printed {
+  /** Whole lines, all that came since the text was handed over. */
+  lines: readonly string[];
+  /** Whether what was there before was printed again with it, so that the last echo counts and not the first. */
+  isReprinted: boolean;
+  /** The line of the cursor is the last one. */
+  isCursorLast: boolean;
+  /** Behind which the text was typed. */
+  prompt: string;
+}
+
+export function answerOf(profile: Profile, printed: Printed, echo: Echo): string {
+  const lines = [...printed.lines];
+  const last = lines.findLastIndex((line) => line.trim() !== "");
+  lines.length = last + 1;
+  if (profile.idle_at_cursor && printed.isCursorLast && matches(profile.idle, lines.at(-1))) {
+    lines.push(...withoutPrompt(lines.pop() ?? "", printed.prompt.trimEnd()));
+  }
+  const own = profile.paste
+    ? behindEcho(profile, lines, echo, printed.isReprinted)
+    : withoutTyped(profile, lines, echo);
+  const kept = own.filter((line) => !matches(profile.drop, line)).map((line) => stripped(profile, line));
+  return trimmed(kept).join("\n");
+}
+
+/** Nothing, unless something stands before the prompt: output that did not end with a newline. */
+function withoutPrompt(line: string, prompt: string): string[] {
+  const shown = line.trimEnd();
+  return prompt !== "" && shown.endsWith(prompt) && shown !== prompt ? [shown.slice(0, -prompt.length)] : [];
+}
+
+const matches = (patterns: readonly RegExp[], line: string | undefined): boolean =>
+  line !== undefined && patterns.some((pattern) => pattern.test(line));
+
+function stripped(profile: Profile, line: string): string {
+  for (const pattern of profile.strip) {
+    const shorter = line.replace(pattern, "");
+    if (shorter !== line) return shorter.trimEnd();
+  }
+  return line.trimEnd();
+}
+
+function trimmed(lines: readonly string[]): readonly string[] {
+  const start = lines.findIndex((line) => line.trim() !== "");
+  return start === -1 ? [] : lines.slice(start, lines.findLastIndex((line) => line.trim() !== "") + 1);
+}
+
+/** What comes after the text as the agent's history shows it. */
+function behindEcho(
+  profile: Profile,
+  lines: readonly string[],
+  echo: Echo,
+  isReprinted: boolean,
+): readonly string[] {
+  const regions = findEchoes(lines, echo, false);
+  const end = isReprinted ? regions.at(-1)?.end : endOfFirst(profile, lines, regions);
+  if (end !== undefined) return lines.slice(end);
+  const { placeholder } = profile;
+  const at = placeholder === undefined ? -1 : lines.findIndex((line) => placeholder.test(line));
+  if (at !== -1) return lines.slice(at + 1);
+  // Too short to be told from a prompt: its own line at the top.
+  const first = lines.findIndex((line) => line.trim() !== "");
+  const isShort = first !== -1 && bare(profile, lines[first] ?? "") === echo.text.trim();
+  return isShort ? lines.slice(first + 1) : lines;
+}
+
+/** First in the input, then in the history, where both were seen; with nothing but decoration between them. */
+function endOfFirst(
+  profile: Profile,
+  lines: readonly string[],
+  regions: readonly Region[],
+): number | undefined {
+  let end: number | undefined;
+  for (const region of regions) {
+    const between = lines.slice(end ?? region.start, region.start);
+    if (between.some((line) => line.trim() !== "" && !matches(profile.drop, line))) break;
+    end = region.end;
+  }
+  return end;
+}
+
+const bare = (profile: Profile, line: string): string =>
+  (profile.prompt === undefined ? line : line.replace(profile.prompt, "")).trim();
+
+/** Each line of the text stands behind a prompt, or, typed before the prompt was there, alone; what it printed comes after it. */
+function withoutTyped(profile: Profile, lines: readonly string[], { text }: Echo): readonly string[] {
+  const kept = [...lines];
+  let at = 0;
+  for (const [index, typed] of text.split("\n").entries()) {
+    const wanted = typed.trimEnd();
+    if (wanted === "") continue;
+    const found = kept.findIndex((line, place) => place >= at && isTyped(profile, line, wanted));
+    // The first is where it was typed, or was not shown at all.
+    if (found === -1 || (index === 0 && kept.slice(0, found).some((line) => line.trim() !== ""))) continue;
+    kept.splice(found, 1);
+    at = found;
+  }
+  // A prompt between two commands with nothing typed behind it: an empty line was entered.
+  return text.trimEnd().includes("\n") ? kept.filter((line) => !isPromptAlone(profile, line)) : kept;
+}
+
+function isTyped(profile: Profile, line: string, wanted: string): boolean {
+  const shown = line.trimEnd();
+  if (!shown.endsWith(wanted)) return false;
+  const before = shown.slice(0, shown.length - wanted.length);
+  return before === "" || matches(profile.idle, before);
+}
+
+const isPromptAlone = (profile: Profile, line: string): boolean =>
+  /^\s*[$%#>]\s*$/.test(line) && matches(profile.idle, line);
