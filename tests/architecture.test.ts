@@ -23,7 +23,7 @@ const rooms: Record<string, readonly string[]> = {
   metrics: [...commons],
   link: [...commons, "identity"],
   client: [...commons],
-  agent: [...commons, "client"],
+  agent: [...commons, "client", "disk"],
   daemon: [...commons, "identity", "link", "agent", "disk", "settings", "metrics"],
   broker: [...commons, "identity", "disk", "metrics"],
   mock: [...commons],
@@ -50,7 +50,7 @@ const filesInSrc = ["main", "errors", "clock", "log", "version"];
 const cliEntryPoints = [
   /^daemon\/(run|local-token|recover|holder|ephemeral)$/,
   /^broker\/serve$/,
-  /^agent\/run$/,
+  /^agent\/(run|end-agent|hosted|terminal|detach-key)$/,
   /^mock\/[a-z-]+$/,
 ];
 

@@ -14,13 +14,15 @@ export const usageError = (message: string, hint?: string): MeshError =>
 export function parseArgv<T extends Args>(args: T, argv: readonly string[], commandName: string): Values<T> {
   const given = new Map<string, string[]>();
   const positionals: string[] = [];
+  const rest = restOf(args);
+  const end = rest === undefined ? -1 : argv.indexOf("--");
   const options = Object.fromEntries(
     Object.entries(args).flatMap(([name, arg]) =>
       arg.type === "positional" ? [] : [[name, parserOption(arg)] as const],
     ),
   );
   const { tokens } = parseArgs({
-    args: [...argv],
+    args: end === -1 ? [...argv] : argv.slice(0, end),
     options,
     strict: false,
     allowPositionals: true,
@@ -40,12 +42,18 @@ export function parseArgv<T extends Args>(args: T, argv: readonly string[], comm
     given.set(token.name, values);
   }
   assignPositionals(args, positionals, given, commandName);
+  if (rest !== undefined && end !== -1) given.set(rest, argv.slice(end + 1));
 
   const values: Record<string, unknown> = {};
   for (const [name, arg] of Object.entries(args)) values[name] = finalValue(name, arg, given.get(name));
   // Built from `args` name by name; the type says the same about each kind of argument as `finalValue` does.
   return values as Values<T>;
 }
+
+/** Whose words follow `--`, if the command has such an argument. */
+const restOf = (args: Args): string | undefined => Object.keys(args).find((name) => isRest(args[name]));
+
+const isRest = (arg: Arg | undefined): boolean => arg?.type === "positional" && arg.rest === true;
 
 function parserOption(arg: Exclude<Arg, { type: "positional" }>): {
   type: "boolean" | "string";
@@ -79,9 +87,15 @@ function assignPositionals(
   given: Map<string, string[]>,
   commandName: string,
 ): void {
-  const names = Object.keys(args).filter((name) => args[name]?.type === "positional");
+  const names = Object.keys(args).filter((name) => args[name]?.type === "positional" && !isRest(args[name]));
   for (const [index, text] of positionals.entries()) {
     const name = names[index];
+    if (name === undefined && restOf(args) !== undefined) {
+      throw usageError(
+        `unexpected argument ${JSON.stringify(text)}`,
+        `The command to run stands after "--": claudemesh ${commandName} … -- ${text} …`,
+      );
+    }
     if (name === undefined) {
       throw usageError(
         `unexpected argument ${JSON.stringify(text)}`,
@@ -98,6 +112,12 @@ function finalValue(name: string, arg: Arg, texts: readonly string[] | undefined
   if (arg.type === "boolean") return texts !== undefined;
   const parse = (text: string): unknown => parseText(name, arg, text);
   if ("multiple" in arg) return (texts ?? []).map(parse);
+  if (isRest(arg)) {
+    if (arg.required === true && (texts ?? []).length === 0) {
+      throw usageError(`${name.toUpperCase()} is missing`, `Write it after "--": -- ${name.toUpperCase()} …`);
+    }
+    return [...(texts ?? [])];
+  }
   const text = texts?.[0] ?? arg.default;
   if (text !== undefined) return parse(text);
   if (arg.required === true) {

@@ -9,6 +9,7 @@ import type { HostPaths } from "~/wire/paths";
 
 /** What a text stands for, so that a shell can complete it. Where its candidates come from: cli/completions/candidates.ts. */
 export type CompletionKind =
+  | "agent"
   | "directory"
   | "file"
   | "inbox_id"
@@ -36,6 +37,8 @@ type PositionalArg = PositionalArgDef & {
   type: "positional";
   required: boolean;
   parse?: never;
+  /** All the words after `--`, as they are: another program's command line. The last argument of a command. */
+  rest?: true;
   completes?: CompletionKind;
 };
 
@@ -50,7 +53,7 @@ type Single<A extends Arg> = A extends { options: readonly (infer Option)[] }
 
 type ValueOf<A extends Arg> = A extends { type: "boolean" }
   ? boolean
-  : A extends { multiple: true }
+  : A extends { multiple: true } | { rest: true }
     ? Single<A>[]
     : A extends { required: true } | { default: string }
       ? Single<A>

@@ -18,7 +18,10 @@ const exitMeanings: Readonly<Record<number, string>> = {
 };
 
 export async function renderCommandHelp(command: Command): Promise<string> {
-  const usage = await renderUsage({ meta: metaOf(command), args: cittyArgs(command.args) });
+  const usage = withDashes(
+    await renderUsage({ meta: metaOf(command), args: cittyArgs(command.args) }),
+    command.args,
+  );
   const statuses = [0, 1, 2, ...command.exits];
   return [
     layOut(usage),
@@ -54,6 +57,17 @@ function cittyArgs(args: Args): ArgsDef {
       name,
       arg.type === "enum" ? { ...arg, options: [...arg.options] } : { ...arg },
     ]),
+  );
+}
+
+/** What runs another program's command line shows where that begins. */
+function withDashes(usage: string, args: Args): string {
+  const rest = Object.entries(args).find(([, arg]) => arg.type === "positional" && arg.rest === true)?.[0];
+  if (rest === undefined) return usage;
+  const plain = stripVTControlCharacters(usage);
+  return plain.replace(
+    new RegExp(`^(USAGE .*?)[<\\[]${rest.toUpperCase()}[>\\]]`, "m"),
+    `$1-- ${rest.toUpperCase()} …`,
   );
 }
 

@@ -59,6 +59,20 @@ const mesh: Group = {
   },
 };
 
+const agent: Group = {
+  name: "agent",
+  description: "agents in terminals of this host, which take messages",
+  commands: {
+    run: () => import("~/cli/agent/run").then(({ agentRun }) => agentRun),
+    list: () => import("~/cli/agent/list").then(({ agentList }) => agentList),
+    send: () => import("~/cli/agent/send").then(({ agentSend }) => agentSend),
+    capture: () => import("~/cli/agent/capture").then(({ agentCapture }) => agentCapture),
+    attach: () => import("~/cli/agent/attach").then(({ agentAttach }) => agentAttach),
+    stop: () => import("~/cli/agent/stop").then(({ agentStop }) => agentStop),
+    logs: () => import("~/cli/agent/logs").then(({ agentLogs }) => agentLogs),
+  },
+};
+
 const config: Group = {
   name: "config",
   description: "the settings of this host's daemon",
@@ -86,6 +100,8 @@ export const tree: Group = {
     mesh: async () => mesh,
     daemon: async () => daemon,
     broker: async () => broker,
+    agent: async () => agent,
+    shim: () => import("~/cli/shim").then(({ shim }) => shim),
     config: async () => config,
     doctor: () => import("~/cli/doctor").then(({ doctor }) => doctor),
     completions: () => import("~/cli/completions").then(({ completions }) => completions),
@@ -93,5 +109,6 @@ export const tree: Group = {
   },
   hidden: {
     complete: () => import("~/cli/complete").then(({ completeIn }) => completeIn(tree)),
+    "end-agent": () => import("~/cli/end-agent").then(({ endAgentCommand }) => endAgentCommand),
   },
 };

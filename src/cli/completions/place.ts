@@ -75,7 +75,11 @@ export function placeInCommand(args: Args, words: readonly string[], current: st
   const name =
     names[positionals] ?? (afterDashes ? names.findLast((known) => isRest(args[known])) : undefined);
   if (name !== undefined && isRest(args[name]) && !afterDashes) {
-    return whole({ kind: "words", candidates: [{ value: "--", description: "the command to run follows" }] });
+    const flags = current === "-" ? flagsLeft(args, given) : [];
+    return whole({
+      kind: "words",
+      candidates: [{ value: "--", description: "the command to run follows" }, ...flags],
+    });
   }
   if (name !== undefined && current !== "-") return whole(wantedFor(args, name, given, afterDashes));
   // Nothing else fits here: then the flags are what one may be looking for.

@@ -112,6 +112,41 @@ describe("refused", () => {
   });
 });
 
+describe("a command line of another program", () => {
+  const running = {
+    name: { type: "positional", required: true },
+    command: { type: "positional", required: true, rest: true },
+    cwd: { type: "string" },
+    json: { type: "boolean" },
+  } as const satisfies Args;
+
+  const taken: [argv: string[], values: Record<string, unknown>][] = [
+    [["x", "--", "bash"], { name: "x", command: ["bash"], cwd: undefined, json: false }],
+    [
+      ["x", "--json", "--", "bash", "--json", "-c", "", "--", "x"],
+      { name: "x", command: ["bash", "--json", "-c", "", "--", "x"], cwd: undefined, json: true },
+    ],
+    [["--cwd", "/", "x", "--", "--"], { name: "x", command: ["--"], cwd: "/", json: false }],
+  ];
+  test.each(taken)("%j", (argv, values) => {
+    expect<unknown>(parseArgv(running, argv, "run")).toEqual(values);
+  });
+
+  const refused: [argv: string[], message: string, hint: string][] = [
+    [["x"], "COMMAND is missing", "-- COMMAND"],
+    [["x", "--"], "COMMAND is missing", "-- COMMAND"],
+    [["--", "bash"], "NAME is missing", ""],
+    [["x", "bash"], 'unexpected argument "bash"', "claudemesh run … -- bash"],
+    [["x", "bash", "--", "bash"], 'unexpected argument "bash"', "--"],
+    [["x", "--cwd", "--", "bash"], "--cwd needs a value", ""],
+  ];
+  test.each(refused)("%j: %s", (argv, message, hint) => {
+    const error = failureOf(() => parseArgv(running, argv, "run"));
+    expect([error.code, error.message]).toEqual(["usage", expect.stringContaining(message)]);
+    expect(error.hint ?? "").toContain(hint);
+  });
+});
+
 test("an error of a value that is no usage error keeps its code", () => {
   const odd = {
     file: {

@@ -1,6 +1,7 @@
 /** The executable as a process: exit statuses, what goes to which stream, closed pipes and interrupts. */
 import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
+import { root } from "../../support/cli";
 import { tempDir } from "../../support/temp-dir";
 import { fakeDaemon, json } from "../client/fake-daemon";
 import { runSource, startSource } from "./source-cli";
@@ -303,3 +304,18 @@ test("what somebody else says cannot steer the terminal from a note", async () =
   expect(stderr).toContain("claudemesh: row: no \\x1b]0;owned\\x07\\u202e");
   expect(stdout + stderr).not.toContain("\u001b");
 });
+
+test.skipIf(process.platform !== "linux")(
+  "what cannot be said on standard error, since its disk is full, takes nothing from the answer",
+  async () => {
+    const args = ["nonsense", "--json"];
+    const child = Bun.spawn([process.execPath, join(root, "src/main.ts"), ...args], {
+      env: { PATH: process.env.PATH ?? "", HOME: tempDir() },
+      stdout: "pipe",
+      // full(4): every write fails with ENOSPC.
+      stderr: Bun.file("/dev/full"),
+    });
+    expect(JSON.parse(await child.stdout.text())).toMatchObject({ error: "usage" });
+    expect(await child.exited).toBe(2);
+  },
+);

@@ -72,6 +72,23 @@ describe("what fits in a command", () => {
     expect(wordsOf(placeInCommand(args, words, current))).toEqual(expected);
   });
 
+  test.each<[words: string[], current: string, expected: string[] | string]>([
+    [[], "", "agent"],
+    [["x"], "", ["--"]],
+    [["x", "--"], "", "file"],
+    [["x", "--", "bash"], "", "file"],
+    [["x", "--", "bash", "-c"], "--", "file"],
+    [["x"], "-", ["--", "--quiet"]],
+    [["x"], "--", ["--quiet"]],
+  ])("before and in another program's command line: %j, then %j", (words, current, expected) => {
+    const running = {
+      name: { type: "positional", required: true, completes: "agent" },
+      command: { type: "positional", required: true, rest: true, completes: "file" },
+      quiet: { type: "boolean", description: "say nothing" },
+    } as const satisfies Args;
+    expect(wordsOf(placeInCommand(running, words, current))).toEqual(expected);
+  });
+
   test("in --flag=value only the value is looked for, and the rest stays before it", () => {
     expect(placeInCommand(args, [], "--mesh=te")).toMatchObject({ before: "--mesh=", text: "te" });
     expect(placeInCommand(args, [], "te")).toMatchObject({ before: "", text: "te" });
@@ -121,7 +138,7 @@ describe.each(groups)("the commands of %s", (_, path, group) => {
 });
 
 /** Positional arguments that are for the user to say. */
-const freeText = ["join link", "mesh create name", "send message"];
+const freeText = ["agent run name", "agent send text", "join link", "mesh create name", "send message"];
 
 describe.each(commands)("%s", (name, path, command) => {
   const args = Object.entries(command.args);

@@ -76,6 +76,14 @@ test("only commands that exist are offered", () => {
   const names = [...paths.values()].sort();
   expect(names).toEqual(
     [
+      "agent",
+      "agent attach",
+      "agent capture",
+      "agent list",
+      "agent logs",
+      "agent run",
+      "agent send",
+      "agent stop",
       "broker",
       "broker down",
       "broker status",
@@ -126,6 +134,7 @@ test("only commands that exist are offered", () => {
       "peers",
       "profile",
       "send",
+      "shim",
       "track",
       "version",
     ].sort(),
