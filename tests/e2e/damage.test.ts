@@ -144,6 +144,31 @@ describe("a database", () => {
     },
   );
 
+  test("of the inbox that is damaged after a clean stop: whoever meets it first makes health tell of it", async () => {
+    const { alice, bob } = await startMesh({ members: ["alice", "bob"] });
+    for (let n = 0; n < 60; n++) await alice.send("bob", `${n} ${"x".repeat(500)}`);
+    await bob.received(60, 20_000);
+    await bob.down();
+    // The table's own pages, not those of its indexes, which a start and the count of the unread read.
+    const path = join(bob.daemonDir, "inbox.db");
+    const content = readFileSync(path);
+    for (let at = 4096; at < content.length; at += 4096) {
+      const page = content.subarray(at, at + 4096);
+      if (page.includes("x".repeat(400))) page.fill(0x5a, 0, 64);
+    }
+    writeFileSync(path, content);
+    await bob.up();
+    expect((await bob.health()).problems).toEqual([]);
+    const { status, body } = await bob.request("/v1/inbox");
+    expect([status, v.parse(ErrorReply, body).error]).toEqual([503, "database_corrupt"]);
+    const [problem, ...others] = (await bob.health()).problems;
+    expect(others).toEqual([]);
+    expect(problem).toMatchObject({
+      code: "database_corrupt",
+      hint: expect.stringContaining("daemon recover"),
+    });
+  });
+
   test("from a newer version is refused and left untouched", async () => {
     const { alice } = await startMesh({ members: ["alice"] });
     for (const name of ["outbox", "inbox"] as const) {

@@ -64,6 +64,7 @@ export function listen(options: ListenOptions): Listeners {
     clock: parts.clock,
     log,
     logPlace: paths.log,
+    damaged: (error: MeshError) => noteDamage(error, options),
   };
   const unixFetch = buildApp({ ...shared, wayIn: { kind: "unix" } }).fetch;
   let unix = serveUnix(paths, unixFetch);
@@ -198,4 +199,11 @@ async function stopServer(server: Server, { parts }: ListenOptions): Promise<voi
   await Promise.race([graceful, timedOut]);
   timer.cancel();
   await server.stop(true);
+}
+
+/** Nobody searches a sound-looking file for damage: whoever meets some first makes health say so from then on. */
+function noteDamage({ code, message, hint }: MeshError, { parts, log }: ListenOptions): void {
+  if (parts.startProblems.some((problem) => problem.code === code)) return;
+  log("error", code, { error: message });
+  parts.startProblems.push({ code, message, ...(hint === undefined ? {} : { hint }) });
 }

@@ -58,6 +58,8 @@ export interface ServerOptions {
   ephemeral?: Ephemeral | undefined;
   /** Where a person finds the log, for the message of a 500. */
   logPlace: string;
+  /** A request met damage in a database. */
+  damaged?: (error: MeshError) => void;
 }
 
 /** How many requests are at work and how many wait, over all ways in. */
@@ -346,6 +348,7 @@ function errorOf(thrown: unknown): MeshError {
 function errorResponse(thrown: unknown, options: ServerOptions, ephemeral?: Ephemeral): Response {
   const more = ephemeral === undefined ? {} : { ephemeral };
   const error = errorOf(thrown);
+  if (error.code === "database_corrupt") options.damaged?.(error);
   const status = httpStatusOf(error.code);
   if (error.code !== "internal") return Response.json({ ...errorBody(error), ...more }, { status });
   options.log("error", "request_failed", { error: faultOf(thrown), at: framesOf(thrown) });
