@@ -38,7 +38,8 @@ export class LineReader {
   #keep(part: Uint8Array): void {
     this.#bytes += part.length;
     if (this.#bytes > this.#bytesMax) this.#parts = [];
-    else if (part.length > 0) this.#parts.push(part.slice());
+    // A Buffer's own `slice` would not copy.
+    else if (part.length > 0) this.#parts.push(new Uint8Array(part));
   }
 
   #take(): ReadLine {

@@ -24,13 +24,19 @@ const hasProc = process.platform === "linux";
 /** All that the system shows us. Throws `internal` when it shows nothing at all. */
 export function listProcesses(): ProcessTable {
   const table = hasProc ? listProc() : listPs(["-ax"]);
-  if (!table.has(process.pid)) {
-    throw new MeshError("internal", "the processes of this system cannot be listed", {
-      hint: hasProc ? "Is /proc mounted?" : "Does /bin/ps work?",
-    });
-  }
+  if (!table.has(process.pid)) throw invisible();
   return table;
 }
+
+/** Throws `internal` where processes cannot be seen at all. */
+export function checkProcesses(): void {
+  if (findProcess(process.pid) === undefined) throw invisible();
+}
+
+const invisible = (): MeshError =>
+  new MeshError("internal", "the processes of this system cannot be listed", {
+    hint: hasProc ? "Is /proc mounted?" : "Does /bin/ps work?",
+  });
 
 /** Undefined when there is no such process. */
 export const findProcess = (pid: number): ProcessEntry | undefined =>

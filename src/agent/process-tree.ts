@@ -6,6 +6,7 @@
  */
 import { randomBytes } from "node:crypto";
 import {
+  checkProcesses,
   childrenOf,
   environmentOf,
   findProcess,
@@ -51,8 +52,12 @@ export interface AgentTree {
   close(): Promise<void>;
 }
 
-/** To be called before the agent is started: from then on, when this process is killed, the watchdog ends what carries the mark. */
+/**
+ * To be called before the agent is started: from then on, when this process is killed, the watchdog ends what carries the mark.
+ * Throws `internal` where processes cannot be seen, since no agent could be ended there.
+ */
 export function openTree(options: TreeOptions): AgentTree {
+  checkProcesses();
   return new Tree(options);
 }
 

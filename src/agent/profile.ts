@@ -52,8 +52,6 @@ const Profile = v.strictObject({
     v.array(v.strictObject({ when: Expression, keys: v.pipe(v.string(), v.minLength(1), v.maxLength(64)) })),
     [],
   ),
-  /** Programs that this profile is for where none is named. */
-  programs: v.optional(v.array(v.string()), []),
   /** With the stream-json runtime: tools that it may use without being asked, and what fits into a context, by part of a model's name. */
   allowed_tools: v.optional(v.array(v.string()), []),
   models: v.optional(
@@ -151,7 +149,6 @@ const builtIn: Readonly<Record<string, ProfileData>> = {
     answer: "^\\s*[•◦]\\s",
   },
   kiro: {
-    programs: ["kiro-cli", "kiro-cli-chat"],
     lines: 12,
     working: ["initializing", "esc to interrupt", "thinking", "planning", "applying"],
     idle: ["ask a question", "describe a task", "^[\\s│┃|]*(kiro)?>[\\s│┃|]*$"],
@@ -169,7 +166,7 @@ const builtIn: Readonly<Record<string, ProfileData>> = {
       "^[\\s│┃|]*(kiro)?>[\\s│┃|]*$",
     ],
     strip: ["^\\s*[●•]\\s", "^> (?=\\S)"],
-    answer: "^\\s*[●•]\\s|^> ",
+    answer: "^\\s*[●•]\\s",
   },
 };
 
@@ -193,9 +190,14 @@ export function profileFor(program: string, configDir: string): Profile {
   const name = basename(program);
   const isOwn = namePattern.test(name) && existsSync(profilePath(name, configDir));
   if (isOwn || Object.hasOwn(builtIn, name)) return loadProfile(name, configDir);
-  const found = Object.entries(builtIn).find(([, { programs }]) => programs?.includes(name));
-  return loadProfile(found?.[0] ?? "generic", configDir);
+  return loadProfile(otherNames.get(name) ?? "generic", configDir);
 }
+
+/** Programs that are called otherwise than their profile. */
+const otherNames = new Map([
+  ["kiro-cli", "kiro"],
+  ["kiro-cli-chat", "kiro"],
+]);
 
 const profilePath = (name: string, configDir: string): string => join(configDir, "profiles", `${name}.toml`);
 
@@ -246,6 +248,6 @@ export function parseProfile(text: string, path: string): Omit<Profile, "name"> 
 
 const invalid = (path: string, message: string): MeshError =>
   new MeshError("config_invalid", `${path} is not a profile: ${message}`, {
-    hint: "docs/agents.md says what stands in a profile. Regular expressions stand in single quotes.",
+    hint: "docs/shim.md says what stands in a profile. Regular expressions stand in single quotes.",
     details: { file: path },
   });

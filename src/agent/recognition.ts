@@ -50,7 +50,7 @@ export function recognise(
   };
 }
 
-const phraseLinesMin = 6;
+const phraseLinesMin = 12;
 
 /** Whether a text could be taken for something that the agent says: only such texts need to be looked for on the screen. */
 export function couldMislead(profile: Profile, { text }: Echo): boolean {

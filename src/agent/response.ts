@@ -1,7 +1,7 @@
 /**
  * An agent's answer, from the lines that it printed: without the echo of what it was given, its decoration, and its next prompt. Pure.
  */
-import { type Echo, findEchoes, type Region } from "~/agent/echo";
+import { type Echo, findEchoes, pieceOf, type Region } from "~/agent/echo";
 import type { Profile } from "~/agent/profile";
 
 export interface Printed {
@@ -58,16 +58,29 @@ function behindEcho(
   echo: Echo,
   isReprinted: boolean,
 ): readonly string[] {
-  const regions = findEchoes(lines, echo, false);
+  const regions = findEchoes(lines, echo, false).filter((region, index) =>
+    isTheirs(profile, lines[region.start] ?? "", region.prefix, index === 0),
+  );
   const end = isReprinted ? regions.at(-1)?.end : endOfFirst(profile, lines, regions);
   if (end !== undefined) return lines.slice(end);
   const { placeholder } = profile;
   const at = placeholder === undefined ? -1 : lines.findIndex((line) => placeholder.test(line));
   if (at !== -1) return lines.slice(at + 1);
-  // Too short to be told from a prompt: its own line at the top.
-  const first = lines.findIndex((line) => line.trim() !== "");
-  const isShort = first !== -1 && bare(profile, lines[first] ?? "") === echo.text.trim();
-  return isShort ? lines.slice(first + 1) : lines;
+  // Too short to be looked for everywhere: its own lines at the top.
+  let top = 0;
+  for (const [index, line] of lines.entries()) {
+    if (line.trim() === "" || matches(profile.drop, line)) continue;
+    if (pieceOf(line) !== echo.compact || profile.answer?.test(line)) break;
+    top = index + 1;
+  }
+  return lines.slice(top);
+}
+
+/** Whether a line shows the text as the agent's input or history does, and is not an answer that ends in the same words. */
+function isTheirs(profile: Profile, line: string, prefix: number, isFirst: boolean): boolean {
+  if (!isFirst && profile.answer?.test(line)) return false;
+  const [prompt = ""] = profile.prompt?.exec(line) ?? [];
+  return pieceOf(line.slice(0, prefix)) === "" || prompt.length >= line.slice(0, prefix).trimEnd().length;
 }
 
 /** First in the input, then in the history, where both were seen; with nothing but decoration between them. */
@@ -84,9 +97,6 @@ function endOfFirst(
   }
   return end;
 }
-
-const bare = (profile: Profile, line: string): string =>
-  (profile.prompt === undefined ? line : line.replace(profile.prompt, "")).trim();
 
 /** Each line of the text stands behind a prompt, or, typed before the prompt was there, alone; what it printed comes after it. */
 function withoutTyped(profile: Profile, lines: readonly string[], { text }: Echo): readonly string[] {

@@ -436,21 +436,23 @@ class Answer {
   readonly #texts: string[] = [];
   #chars = 0;
   #left = 0;
+  #last = "";
 
   add(text: string): void {
-    const kept = text.slice(-agentResponseCharsMax / 2);
+    const kept = text.slice(-agentResponseCharsMax);
+    this.#last = text;
     this.#left += text.length - kept.length;
     this.#texts.push(kept);
     this.#chars += kept.length;
-    while (this.#chars > agentResponseCharsMax && this.#texts.length > 2) {
-      const [dropped = ""] = this.#texts.splice(1, 1);
+    while (this.#chars > agentResponseCharsMax && this.#texts.length > 1) {
+      const [dropped = ""] = this.#texts.splice(this.#texts.length > 2 ? 1 : 0, 1);
       this.#chars -= dropped.length;
       this.#left += dropped.length;
     }
   }
 
   endsWith(text: string): boolean {
-    return this.#texts.join("\n\n").trimEnd().endsWith(text);
+    return this.#last.trimEnd().endsWith(text);
   }
 
   text(): string {

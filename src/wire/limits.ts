@@ -349,8 +349,8 @@ export const watchdogEndMs = 2_000;
 // Agents that speak newline-delimited JSON
 /** A longer line is passed over, and said to be. */
 export const agentLineBytesMax = 64 * 1024 * 1024;
-/** Of a response; more loses its middle. */
-export const agentResponseCharsMax = 8 * 1024 * 1024;
+/** Of a response; of more, a part is left out. */
+export const agentResponseCharsMax = 16 * 1024 * 1024;
 /** What is kept for people of what was said, and how much of each line. */
 export const transcriptLinesMax = 2_000;
 export const transcriptLineCharsMax = 2_000;

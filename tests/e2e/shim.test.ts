@@ -21,6 +21,8 @@ import { tempDir } from "../support/temp-dir";
 import { waitFor } from "../support/wait-for";
 
 const seen = new Set<string>();
+/** Of the tests that together see everything. */
+const finished = new Set<"shell" | "agents" | "tokens">();
 const everyEvent =
   "Ready StateChanged MessageDelivered Completion Died ContextExhausted ContextWarning ContextApproaching ScreenCapture State SessionStats Pong Warning DeliveryFailed Error".split(
     " ",
@@ -113,10 +115,8 @@ for (const [executableName, executable] of executables) {
         "30 100\nxterm-256color\n/dev/pts/",
       );
       const screen = await question(driver, { cmd: "CaptureScreen" }, "ScreenCapture");
-      expect(screen).toMatchObject({
-        cursor_col: 2,
-        content: expect.stringMatching(/30 100\nxterm-256color\n.*\n\$ $/),
-      });
+      expect(String(screen.content)).toMatch(/30 100\nxterm-256color\n.*\n\$ $/);
+      expect(screen.cursor_col).toBe(2);
       expect(String(screen.content).split("\n").length).toBe(Number(screen.cursor_row) + 1);
       const two = await question(driver, { cmd: "CaptureScreen", last_n_lines: 2 }, "ScreenCapture");
       expect(two.content).toBe("/dev/pts/\n$ ");
@@ -143,6 +143,7 @@ for (const [executableName, executable] of executables) {
       expect(names(driver.events).slice(-2)).toEqual(["StateChanged dead", "Died"]);
       await shim.exited;
       expect([shim.exitCode(), driver.end, shim.stderr()]).toEqual([0, "between frames", ""]);
+      finished.add("shell");
       for (const { event } of driver.events) seen.add(event);
     },
     60_000,
@@ -431,6 +432,7 @@ describe("agents that paint their screens", () => {
       });
       driver.send({ cmd: "Shutdown", timeout_secs: 0, reason: "context_exhausted" });
       await driver.next("Died");
+      finished.add("agents");
       for (const { event } of driver.events) seen.add(event);
     },
     60_000,
@@ -492,6 +494,7 @@ test("an agent that counts its tokens", async () => {
   driver.send({ cmd: "Kill" });
   await driver.next("Died");
   await shim.exited;
+  finished.add("tokens");
   for (const { event } of driver.events) seen.add(event);
 }, 30_000);
 
@@ -552,5 +555,6 @@ test("a ping is answered while output pours in, and the log is kept", async () =
 }, 60_000);
 
 afterAll(() => {
-  expect(everyEvent.filter((name) => !seen.has(name))).toEqual([]);
+  // Not when only some of the tests were asked for.
+  if (finished.size === 3) expect(everyEvent.filter((name) => !seen.has(name))).toEqual([]);
 });

@@ -101,7 +101,8 @@ export function binaryBytes(count: number): Uint8Array {
   });
 }
 
-const forever = "while :; do sleep 600; done";
+/** One process, however it was started: what it ignores it goes on ignoring. */
+const forever = "exec sleep 86400";
 
 /** Starts a process that goes on by itself, and returns its pid. */
 export function startChild(kind: string): number {

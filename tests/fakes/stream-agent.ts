@@ -270,6 +270,7 @@ async function run({ verb, rest }: Command): Promise<void> {
       return;
     case "deaf":
       process.stdin.pause();
+      setInterval(() => undefined, 60_000);
       return;
   }
 }

@@ -84,10 +84,12 @@ class Conversation implements Driver {
   ): Promise<Event> {
     const find = () => this.events.slice(from).find((event) => event.event === name && matches(event));
     try {
-      return await waitFor(() => find() ?? (this.end === undefined ? undefined : fail(this.end)), {
+      // A copy, for matchers may write into what they compare.
+      const found = await waitFor(() => find() ?? (this.end === undefined ? undefined : fail(this.end)), {
         what: name,
         timeoutMs,
       });
+      return { ...found };
     } catch (error) {
       const seen = this.events.slice(from).map((event) => JSON.stringify(event).slice(0, 300));
       throw new Error(`${error}; seen since: ${seen.join("\n") || "nothing"}`, { cause: error });

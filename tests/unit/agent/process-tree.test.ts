@@ -38,7 +38,8 @@ const endLater = (entry: ProcessEntry): void =>
     if (isAlive(entry)) process.kill(entry.pid, "SIGKILL");
   });
 
-const waits = "while :; do sleep 600 & wait $!; done";
+/** One process, not two, so that ending what a failed test left ends all of it. */
+const waits = "exec sleep 86400";
 
 /** What the agent starts: `sh CHILD NAME [deaf|stopped]` says with a file of its name that it runs, whose content is its pid. */
 const kinds: Record<string, (child: string) => string> = {

@@ -84,7 +84,7 @@ describe("a full context", () => {
     ["● It says that the context window is full when\n  the prompt is too long for it.", "-"],
     ["● It works.\n\nThe context window is full.", "- exhausted"],
     ["● It works.\n  ⎿  Context limit reached", "- exhausted"],
-    ["the context window is full\n1\n2\n3\n4\n5\n6\n7", "-"],
+    [`the context window is full${"\nx".repeat(12)}`, "-"],
   ];
   test.each(phrases)("%j is %s", (text, sight) => {
     expect(seen(profiles.claude, screen(text))).toBe(sight);

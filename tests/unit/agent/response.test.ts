@@ -94,6 +94,25 @@ test.each(agents)("%s: %s", (profile, _, text, printed, expected) => {
   expect(answer(profile, text, printed)).toBe(expected);
 });
 
+const alike: [text: string, answer: string][] = [
+  ["hello", "Why, hello"],
+  ["hello", "hello"],
+  ["hello there, everybody", "hello there, everybody"],
+  ["hello there, everybody", "You said hello there, everybody"],
+  ["go", "go"],
+];
+test.each(alike)("an answer to %j that is %j", (text, expected) => {
+  for (const [profile, echoed, mark] of [
+    ["claude", "> ", "● "],
+    ["codex", "› ", "• "],
+    ["kiro", "> ", "● "],
+  ] as const) {
+    const printed = `${echoed}${text}\n${mark}${expected}`;
+    expect([profile, answer(profile, text, printed)]).toEqual([profile, expected]);
+    expect([profile, answer(profile, text, `│ ${echoed}${text} │\n${printed}`)]).toEqual([profile, expected]);
+  }
+});
+
 test("where everything was printed again, the last echo counts", () => {
   const printed = "> continue\n● first\n> continue\n● second";
   expect(answer("claude", "continue", printed, { isReprinted: true })).toBe("second");

@@ -160,13 +160,14 @@ describe("what comes out of it", () => {
   test("a line of 10 MB", async () => {
     const { turn, idle, agent, warnings } = start();
     await idle();
-    // 8 Mi characters are kept of what is far too much.
-    const answer = await turn("huge 6");
-    expect(answer).toBe("x".repeat(6_000_000) === answer ? answer : "");
-    const cut = await turn("huge 10");
-    expect(cut.length).toBeLessThan(9_000_000);
-    expect(cut).toContain("characters left out");
-    expect(agent.outputBytes).toBeGreaterThan(16_000_000);
+    const answer = await turn("huge 10");
+    expect(answer.length).toBe(10_000_000);
+    expect(answer).toMatch(/^x+$/);
+    // The result says it a second time. Far too much is cut, and that is said.
+    const cut = await turn("say the beginning\nhuge 10\nhuge 9");
+    expect(cut.length).toBeLessThan(16 * 1024 * 1024);
+    expect(cut).toMatch(/^the beginning\n\n\[… 10000000 characters left out …\]\n\nx+$/);
+    expect(agent.outputBytes).toBeGreaterThan(40_000_000);
     expect(warnings).toEqual([]);
   }, 20_000);
 

@@ -39,7 +39,7 @@ describe("what an agent says", () => {
   test("fields of another type than expected do not make a line useless", () => {
     expect(
       parseAgentLine(
-        '{"type":"result","subtype":7,"is_error":"no","result":{"a":1},"errors":"x","usage":[],"modelUsage":3,"num_turns":null}',
+        '{"type":"result","subtype":7,"is_error":"no","result":{"a":1},"errors":"x","usage":"lots","modelUsage":3,"num_turns":null}',
       ),
     ).toEqual({ kind: "line", line: { type: "result" } });
     expect(
