@@ -16,6 +16,7 @@ import {
   statSync,
 } from "node:fs";
 import { basename, dirname, join } from "node:path";
+import { systemClock } from "~/clock";
 import {
   fileBytes,
   removeFile,
@@ -25,6 +26,7 @@ import {
   temporaryPattern,
 } from "~/disk/file";
 import { MeshError, messageOf, systemCodeOf } from "~/errors";
+import { halfWrittenMs } from "~/wire/limits";
 
 const busyTimeoutMs = 5_000;
 const walAttemptsMax = 100;
@@ -147,8 +149,12 @@ function keepCopy(db: Database, version: number): void {
       (name) => name.startsWith(prefix) && end.test(name.slice(prefix.length)),
     );
   try {
-    // Of a process that was killed at this: each is as large as the database.
-    for (const name of namesLike(temporaryPattern)) removeFile(join(dirname(path), name));
+    // Of a process that was killed at this: each is as large as the database. One that is at it now writes to its own all the time.
+    for (const name of namesLike(temporaryPattern)) {
+      const left = join(dirname(path), name);
+      const writtenMs = statSync(left, { throwIfNoEntry: false })?.mtimeMs;
+      if (writtenMs !== undefined && systemClock.now() - writtenMs > halfWrittenMs) removeFile(left);
+    }
     snapshot(db, `${path}.before-v${version + 1}`);
     const copies = namesLike(/^\d+$/);
     const versionOf = (name: string): number => Number(name.slice(prefix.length));

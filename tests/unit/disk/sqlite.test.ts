@@ -8,6 +8,7 @@ import {
   readdirSync,
   readFileSync,
   statSync,
+  utimesSync,
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
@@ -288,9 +289,15 @@ describe("the copy that is kept before a schema is brought forward", () => {
   });
   test("leaves no room taken by those that processes were killed at", () => {
     const path = at(1);
-    writeFileSync(`${path}.before-v2.4711.0a1b2c3d.tmp`, "half");
+    const left = `${path}.before-v2.4711.0a1b2c3d.tmp`;
+    writeFileSync(left, "half");
+    const anHourAgo = new Date(Date.now() - 3_600_000);
+    utimesSync(left, anHourAgo, anHourAgo);
+    // Of one that is at it at this moment.
+    const living = `${path}.before-v2.4712.0a1b2c3d.tmp`;
+    writeFileSync(living, "half");
     migrate(open(path), steps);
-    expect(namesIn(path)).toEqual(["a.db", "a.db.before-v2"]);
+    expect(namesIn(path)).toEqual(["a.db", "a.db.before-v2", "a.db.before-v2.4712.0a1b2c3d.tmp"]);
   });
   test("that cannot be made leaves the database as it is", () => {
     const path = at(1);
