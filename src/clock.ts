@@ -31,6 +31,18 @@ export const systemClock: Clock = {
   soon: (action) => void setImmediate(action),
 };
 
+/** The two clocks at one moment: the wall clock, which may be set, and the steady one, which only goes on. */
+export interface Clocks {
+  wallMs: number;
+  steadyMs: number;
+}
+
+export const readClocks = (clock: Clock): Clocks => ({ wallMs: clock.now(), steadyMs: clock.monotonicMs() });
+
+/** How far the wall clock was moved between two moments: below zero when it was set back. */
+export const jumpMs = (before: Clocks, after: Clocks): number =>
+  after.wallMs - before.wallMs - (after.steadyMs - before.steadyMs);
+
 /** ISO 8601 in UTC with milliseconds, the form of every time in the API. */
 export const isoTime = (ms: number): string => new Date(ms).toISOString();
 

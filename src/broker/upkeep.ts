@@ -8,19 +8,14 @@ import type { Bounds } from "~/broker/bounds";
 import type { Checked, OldMessage } from "~/broker/rows";
 import { cutoffsOf, type Settings } from "~/broker/settings";
 import type { Store } from "~/broker/sqlite";
-import { type Clock, pause, takeSteps } from "~/clock";
+import { type Clock, type Clocks, jumpMs, pause, readClocks, takeSteps } from "~/clock";
 import type { Writer } from "~/disk/writer";
 import type { Log } from "~/log";
 import { faultOf } from "~/wire/fault";
+import { brokerClockJumpMsMax } from "~/wire/limits";
 import type { BrokerHealth } from "~/wire/membership";
 
 export type Problem = BrokerHealth["problems"][number];
-
-/**
- * A wall clock that moved further than the steady one since the last time is not believed: forgetting ids too early lets a
- * message through twice, forgetting them a day later costs some space.
- */
-const clockJumpMsMax = 3_600_000;
 
 const firstRow = Number.MIN_SAFE_INTEGER;
 
@@ -41,7 +36,7 @@ export class Upkeep {
   readonly #settings: Settings;
   readonly #log: Log;
   /** The two clocks as they were when retention last looked at them. */
-  #clocks: { wallMs: number; monotonicMs: number };
+  #clocks: Clocks;
   /** What the last time of each task left behind. */
   readonly #problems = new Map<string, Problem[]>();
 
@@ -59,7 +54,7 @@ export class Upkeep {
     this.#bounds = parts.bounds;
     this.#settings = parts.settings;
     this.#log = parts.log;
-    this.#clocks = this.#readClocks();
+    this.#clocks = readClocks(this.#clock);
   }
 
   get problems(): Problem[] {
@@ -94,11 +89,11 @@ export class Upkeep {
 
   async #retain(signal: AbortSignal): Promise<Problem[] | undefined> {
     const before = this.#clocks;
-    this.#clocks = this.#readClocks();
+    this.#clocks = readClocks(this.#clock);
     const nowMs = this.#clocks.wallMs;
-    const jumpMs = nowMs - before.wallMs - (this.#clocks.monotonicMs - before.monotonicMs);
-    if (Math.abs(jumpMs) > clockJumpMsMax) {
-      const hours = (jumpMs / 3_600_000).toFixed(1);
+    const jumpedMs = jumpMs(before, this.#clocks);
+    if (Math.abs(jumpedMs) > brokerClockJumpMsMax) {
+      const hours = (jumpedMs / 3_600_000).toFixed(1);
       const message = `the clock moved by ${hours} h while the broker ran: nothing is forgotten before it has kept right for a day`;
       this.#log("warn", "the clock jumped", { hours });
       return [{ code: "clock_jumped", message }];
@@ -124,10 +119,6 @@ export class Upkeep {
         })));
     if (pruned + forgotten > 0) this.#log("info", "old messages were pruned", { pruned, forgotten });
     return isDone ? [] : undefined;
-  }
-
-  #readClocks(): { wallMs: number; monotonicMs: number } {
-    return { wallMs: this.#clock.now(), monotonicMs: this.#clock.monotonicMs() };
   }
 
   // ── The check ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -9,7 +9,6 @@ import {
   openSync,
   readFileSync,
   readSync,
-  realpathSync,
   rmSync,
   writeSync,
 } from "node:fs";
@@ -20,7 +19,7 @@ import { directorySchemaVersion } from "~/daemon/db/directory";
 import { Inbox, inboxSchemaVersion } from "~/daemon/db/inbox";
 import { outboxSchemaVersion } from "~/daemon/db/outbox";
 import { withDaemonStopped } from "~/daemon/stopped";
-import { fileBytes, fileExists, removeFile, storageError, syncDirectory } from "~/disk/file";
+import { fileBytes, fileExists, realPathOrSelf, removeFile, storageError, syncDirectory } from "~/disk/file";
 import { lockToChange } from "~/disk/lock";
 import { type Move, moveTogether } from "~/disk/moves";
 import { closeSqlite, findDamage, openReadOnly, openSqlite, schemaVersionOf } from "~/disk/sqlite";
@@ -129,8 +128,9 @@ interface Place {
 }
 
 function placesOf(host: HostPaths, paths: DaemonPaths): Place[] {
-  const configFile = realPathOf(host.configFile);
-  const settingsFile = realPathOf(host.settingsFile);
+  // A link in a dotfiles tree stays one.
+  const configFile = realPathOrSelf(host.configFile);
+  const settingsFile = realPathOrSelf(host.settingsFile);
   const database = (name: BackupName, path: string, table: string, versionMax: number): Place => ({
     name,
     path,
@@ -149,16 +149,6 @@ function placesOf(host: HostPaths, paths: DaemonPaths): Place[] {
     database("inbox.db", paths.inbox, "inbox", inboxSchemaVersion),
     database("directory.db", paths.directory, "first_keys", directorySchemaVersion),
   ];
-}
-
-/** A link in a dotfiles tree stays one. */
-function realPathOf(path: string): string {
-  try {
-    return realpathSync(path);
-  } catch (error) {
-    if (systemCodeOf(error) === "ENOENT") return path;
-    throw storageError(`cannot resolve ${path}`, error);
-  }
 }
 
 function checkDatabase(path: string, name: BackupName, table: string, versionMax: number): void {

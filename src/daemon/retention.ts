@@ -3,7 +3,7 @@
  * and then every `storage.upkeep_every_h`. It goes in small steps with pauses between, so that nobody who sends waits for it. Rows,
  * ids and dedupe keys stay for good. What was cleared makes room for new messages; the files do not shrink.
  */
-import { type Clock, pause, takeSteps } from "~/clock";
+import { type Clock, type Clocks, jumpMs, pause, readClocks, takeSteps } from "~/clock";
 import type { Pruned } from "~/daemon/db/pruned";
 import type { Writer } from "~/disk/writer";
 import { MeshError } from "~/errors";
@@ -42,13 +42,13 @@ export class Retention {
   readonly #parts: RetentionParts;
   #problems: Problem[] = [];
   /** The two clocks as they were when they were last compared. */
-  #clocks: { wallMs: number; steadyMs: number };
+  #clocks: Clocks;
   /** Since when, by the steady clock, the wall clock has kept pace with it. */
   #settledSinceMs: number;
 
   constructor(parts: RetentionParts) {
     this.#parts = parts;
-    this.#clocks = this.#readClocks();
+    this.#clocks = readClocks(this.#parts.clock);
     this.#settledSinceMs = this.#clocks.steadyMs;
   }
 
@@ -83,21 +83,15 @@ export class Retention {
    */
   #compareClocks(): void {
     const before = this.#clocks;
-    this.#clocks = this.#readClocks();
-    const { wallMs, steadyMs } = this.#clocks;
-    const jumpMs = wallMs - before.wallMs - (steadyMs - before.steadyMs);
-    if (Math.abs(jumpMs) <= clockJumpMsMax) return;
-    this.#settledSinceMs = steadyMs;
-    this.#parts.log("info", "clock_jumped", { minutes: Math.round(jumpMs / 60_000) });
+    this.#clocks = readClocks(this.#parts.clock);
+    const jumpedMs = jumpMs(before, this.#clocks);
+    if (Math.abs(jumpedMs) <= clockJumpMsMax) return;
+    this.#settledSinceMs = this.#clocks.steadyMs;
+    this.#parts.log("info", "clock_jumped", { minutes: Math.round(jumpedMs / 60_000) });
   }
 
   #isClockBelieved(nowMs: number): boolean {
     return nowMs - this.#settledSinceMs >= clockSettledMs && !this.#parts.isClockDoubted();
-  }
-
-  #readClocks(): { wallMs: number; steadyMs: number } {
-    const { clock } = this.#parts;
-    return { wallMs: clock.now(), steadyMs: clock.monotonicMs() };
   }
 
   // ── Clearing ──────────────────────────────────────────────────────────────────────────────────────────────────────

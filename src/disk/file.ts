@@ -195,7 +195,8 @@ export function storageError(what: string, error: unknown): MeshError {
   return new MeshError("storage_failed", `${what}: ${why}`, { hint, cause: error });
 }
 
-function realPathOrSelf(path: string): string {
+/** Where a symbolic link leads; the path itself when there is nothing yet. */
+export function realPathOrSelf(path: string): string {
   try {
     return realpathSync(path);
   } catch (error) {

@@ -44,9 +44,12 @@ export function resolveSettings({ flags, file, surroundings }: Layers): Resolved
     return { value: knobOf(name).default, source: { from: "default" } };
   };
   const picked = knobNames.map((name) => [name, pick(name)] as const);
+  const settings: Record<string, unknown> = Object.fromEntries(
+    picked.map(([name, { value }]) => [name, value]),
+  );
   return {
     // Every name once, with a value that its knob takes: the flags are typed, the file was checked, the rest is our own.
-    settings: Object.fromEntries(picked.map(([name, { value }]) => [name, value])) as unknown as Settings,
+    settings: settings as Settings,
     sources: Object.fromEntries(picked.map(([name, { source }]) => [name, source])) as Record<
       KnobName,
       Source

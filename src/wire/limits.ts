@@ -72,6 +72,11 @@ export const upkeepWrittenRowsMax = 64;
 /** A step of the daemon's upkeep ends with the row after which it has lasted this long. */
 export const upkeepStepMsMax = 2;
 export const upkeepReadRowsMax = 500;
+/**
+ * A wall clock that moved further than the steady one since the last upkeep is not believed: forgetting ids too early lets a
+ * message through twice, forgetting them a day later costs some space.
+ */
+export const brokerClockJumpMsMax = 3_600_000;
 export const historyDaysDefault = 30;
 /** The longest that a broker can be told to keep something for a time. */
 export const retentionDaysMax = 36_500;
