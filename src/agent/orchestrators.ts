@@ -2,10 +2,10 @@
  * The connections that drive a shim: one that was inherited, or all that come to a socket. Each command has its answer where it came
  * from; events go to everybody, and wait while nobody is there. One that does not read is let go, and holds up nobody else.
  */
-import { chmodSync, fstatSync, lstatSync } from "node:fs";
+import { fstatSync } from "node:fs";
 import { Channel, type ChannelEnd, type StreamSocket } from "~/agent/channel";
 import type { Clock } from "~/clock";
-import { removeFile, storageError } from "~/disk/file";
+import { listenOnSocket } from "~/disk/unix-socket";
 import { MeshError, messageOf, systemCodeOf } from "~/errors";
 import {
   shimEventBytesKeptMax,
@@ -15,7 +15,6 @@ import {
   shimWaitingBytesMax,
   shimWriteTimeoutMs,
 } from "~/wire/limits";
-import { checkSocketPath } from "~/wire/paths";
 import { encodeEvent, type Parsed, parseCommand, type ShimCommand, type ShimEvent } from "~/wire/shim";
 
 export interface OrchestratorsOptions {
@@ -28,6 +27,8 @@ export interface OrchestratorsOptions {
 export class Orchestrators {
   readonly #options: OrchestratorsOptions;
   readonly #channels = new Map<number, Channel>();
+  /** Those that only pass by: what they are told is kept for an orchestrator all the same. */
+  readonly #passing = new Set<number>();
   /** Those that have had the chance to hear of everything, of which the last to go is told. */
   #peers = 0;
   #kept: Uint8Array[] = [];
@@ -38,8 +39,8 @@ export class Orchestrators {
     this.#options = options;
   }
 
-  /** A new connection. Undefined when there are too many. */
-  admit(socket: StreamSocket): Channel | undefined {
+  /** A new connection. Undefined when there are too many. `isPassing`: a person's command, which is no orchestrator. */
+  admit(socket: StreamSocket, { isPassing } = { isPassing: false }): Channel | undefined {
     if (this.#isClosed || this.#channels.size >= shimOrchestratorsMax) {
       socket.terminate();
       return undefined;
@@ -55,11 +56,20 @@ export class Orchestrators {
       ended: (end) => this.#left(peer, end),
     });
     this.#channels.set(peer, channel);
+    if (isPassing) {
+      this.#passing.add(peer);
+      return channel;
+    }
     const kept = this.#kept;
     this.#kept = [];
     this.#keptBytes = 0;
-    for (const frame of kept) this.#send(channel, frame, true);
+    for (const frame of kept) this.#send(peer, channel, frame, true);
     return channel;
+  }
+
+  /** Nobody is there who would miss what is not kept. */
+  get #isUnattended(): boolean {
+    return this.#channels.size === this.#passing.size;
   }
 
   /** To everybody, or to the next who comes. */
@@ -67,14 +77,14 @@ export class Orchestrators {
     const frame = encodeEvent(event);
     // Those tell only how things are now.
     const isLasting = event.event !== "SessionStats";
-    if (this.#channels.size === 0 && isLasting) this.#keep(frame);
-    for (const channel of [...this.#channels.values()]) this.#send(channel, frame, isLasting);
+    if (this.#isUnattended && isLasting) this.#keep(frame);
+    for (const [peer, channel] of [...this.#channels]) this.#send(peer, channel, frame, isLasting);
   }
 
   /** To one, if it is still there. */
   answer(peer: number, event: ShimEvent): void {
     const channel = this.#channels.get(peer);
-    if (channel !== undefined) this.#send(channel, encodeEvent(event), false);
+    if (channel !== undefined) this.#send(peer, channel, encodeEvent(event), false);
   }
 
   /** Lets everybody take what waits, within the time that a frame may take, and resolves when all are gone. */
@@ -91,10 +101,11 @@ export class Orchestrators {
 
   #emptied: (() => void) | undefined;
 
-  #send(channel: Channel, frame: Uint8Array, isLasting: boolean): void {
+  #send(peer: number, channel: Channel, frame: Uint8Array, isLasting: boolean): void {
+    const isPassing = this.#passing.has(peer);
     channel.send(frame).catch(() => {
-      // Why it failed is told by the channel's end. Nobody else can have heard of it when this was the last one.
-      if (isLasting && this.#channels.size === 0) this.#keep(frame);
+      // Why it failed is told by the channel's end. Nobody else can have heard of it when this was the last orchestrator.
+      if (isLasting && !isPassing && this.#isUnattended) this.#keep(frame);
     });
   }
 
@@ -108,9 +119,9 @@ export class Orchestrators {
 
   #left(peer: number, end: ChannelEnd): void {
     this.#channels.delete(peer);
-    if (this.#channels.size > 0) return;
-    this.#emptied?.();
-    if (!this.#isClosed) this.#options.allGone(howItEnded(end));
+    const wasPassing = this.#passing.delete(peer);
+    if (this.#channels.size === 0) this.#emptied?.();
+    if (this.#isUnattended && !wasPassing && !this.#isClosed) this.#options.allGone(howItEnded(end));
   }
 }
 
@@ -161,64 +172,6 @@ export async function connectInherited(fd: number, orchestrators: Orchestrators)
   return { close: () => undefined };
 }
 
-/** A socket for its owner alone. Throws `already_running` when somebody listens there, `path_unsafe`, `socket_path_too_long`, `storage_*`. */
-export async function listenForOrchestrators(path: string, orchestrators: Orchestrators): Promise<Entrance> {
-  checkSocketPath(path);
-  await makeWay(path);
-  const umask = process.umask(0o177);
-  let listener: { stop(closeActiveConnections?: boolean): void };
-  try {
-    listener = Bun.listen<Channel | undefined>({ unix: path, socket: handlersFor(orchestrators) });
-    chmodSync(path, 0o600);
-  } catch (error) {
-    throw new MeshError("storage_failed", `cannot listen on ${path}: ${messageOf(error)}`, {
-      hint: "Check that its directory is there and yours; some sandboxes and network file systems forbid Unix sockets.",
-      cause: error,
-    });
-  } finally {
-    process.umask(umask);
-  }
-  return {
-    close() {
-      listener.stop(false);
-      removeFile(path);
-    },
-  };
-}
-
-/** Only a refusal proves that nobody listens at a socket; then it is left over, and goes. */
-async function makeWay(path: string): Promise<void> {
-  let isSocket: boolean;
-  try {
-    isSocket = lstatSync(path).isSocket();
-  } catch (error) {
-    if (systemCodeOf(error) === "ENOENT") return;
-    throw storageError(`cannot look at ${path}`, error);
-  }
-  if (!isSocket) {
-    throw new MeshError("path_unsafe", `${path} is there already and is not a socket`, {
-      hint: "Choose another path, or remove what is there if it is not needed.",
-    });
-  }
-  const refusal = await tryToConnect(path);
-  if (refusal === "ENOENT") return;
-  if (refusal === "ECONNREFUSED") return removeFile(path);
-  throw new MeshError(
-    "already_running",
-    refusal === undefined
-      ? `somebody listens on ${path} already`
-      : `${path} cannot be tried (${refusal}), so that somebody may be listening there`,
-    { hint: `Choose another path, or end whoever has it: lsof '${path}'.`, details: { socket: path } },
-  );
-}
-
-/** The error code, or undefined when somebody is there. */
-async function tryToConnect(path: string): Promise<string | undefined> {
-  try {
-    const socket = await Bun.connect({ unix: path, socket: { data: () => undefined } });
-    socket.end();
-    return undefined;
-  } catch (error) {
-    return systemCodeOf(error) ?? messageOf(error);
-  }
-}
+/** Throws what `listenOnSocket` does. */
+export const listenForOrchestrators = (path: string, orchestrators: Orchestrators): Promise<Entrance> =>
+  listenOnSocket(path, handlersFor(orchestrators));

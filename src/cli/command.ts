@@ -71,6 +71,8 @@ export interface Host {
    * reads it is ended at once.
    */
   readonly interrupted: AbortSignal;
+  /** The same, for a command that a signal is meant to end: the exit status is then its own. */
+  readonly ended: AbortSignal;
 }
 
 /** Exit status; none means 0. */
@@ -88,6 +90,8 @@ export interface CommandSpec<T extends Args> {
   /** The statuses that this command can end with besides 0, 1 (failed) and 2 (wrong usage), which every command has. */
   exits: readonly ExitStatus[];
   examples: readonly string[];
+  /** Long flags may have one dash, as Go's flag package has them (https://pkg.go.dev/flag): for harnesses that start its programs. */
+  takesSingleDash?: true;
   run(args: Values<T>, host: Host): Promise<Ending>;
 }
 
@@ -119,6 +123,9 @@ export function defineCommand<const T extends Args>(spec: CommandSpec<T>): Comma
   return {
     ...spec,
     args,
-    execute: async (argv, host) => (await spec.run(parseArgv(args, argv, spec.name), host)) ?? 0,
+    async execute(given, host) {
+      const argv = spec.takesSingleDash ? given.map((word) => word.replace(/^-(?=[a-z]{2})/, "--")) : given;
+      return (await spec.run(parseArgv(args, argv, spec.name), host)) ?? 0;
+    },
   };
 }

@@ -32,6 +32,9 @@ export async function runCommandLine(
     get interrupted() {
       return interruption.signal();
     },
+    get ended() {
+      return interruption.signal("meant");
+    },
   };
   let status: number;
   try {
@@ -40,7 +43,7 @@ export async function runCommandLine(
     // What fails because it was interrupted is no failure to report.
     status = interruption.received() === undefined ? await report(thrown, host) : signalStatus.SIGTERM;
   }
-  return interruption.received() === "SIGINT" ? signalStatus.SIGINT : status;
+  return interruption.received() === "SIGINT" && !interruption.isMeant() ? signalStatus.SIGINT : status;
 }
 
 async function dispatch(argv: readonly string[], host: Host): Promise<number> {
@@ -117,10 +120,13 @@ function renderError(error: MeshError, thrown: unknown, debug: boolean): string 
 
 /** Until somebody reads the signal, an interrupt ends the process at once; afterwards the second one does. */
 function listenForSignals(leave: (status: number) => void): {
-  signal(): AbortSignal;
+  /** `meant`: the command's ordinary end. */
+  signal(kind?: "meant"): AbortSignal;
+  isMeant(): boolean;
   received(): EndingSignal | undefined;
 } {
   let controller: AbortController | undefined;
+  let isMeant = false;
   let received: EndingSignal | undefined;
   for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
     process.on(name, () => {
@@ -130,10 +136,12 @@ function listenForSignals(leave: (status: number) => void): {
     });
   }
   return {
-    signal() {
+    signal(kind) {
       controller ??= new AbortController();
+      isMeant = kind === "meant";
       return controller.signal;
     },
+    isMeant: () => isMeant,
     received: () => received,
   };
 }

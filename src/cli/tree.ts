@@ -73,6 +73,16 @@ const agent: Group = {
   },
 };
 
+const mock: Group = {
+  name: "mock",
+  description: "stand-in daemons for test harnesses",
+  commands: {
+    pilot: () => import("~/cli/mock/pilot").then(({ mockPilot }) => mockPilot),
+    replay: () => import("~/cli/mock/replay").then(({ mockReplay }) => mockReplay),
+    schema: () => import("~/cli/mock/schema").then(({ mockSchema }) => mockSchema),
+  },
+};
+
 const config: Group = {
   name: "config",
   description: "the settings of this host's daemon",
@@ -102,6 +112,7 @@ export const tree: Group = {
     broker: async () => broker,
     agent: async () => agent,
     shim: () => import("~/cli/shim").then(({ shim }) => shim),
+    mock: async () => mock,
     config: async () => config,
     doctor: () => import("~/cli/doctor").then(({ doctor }) => doctor),
     completions: () => import("~/cli/completions").then(({ completions }) => completions),

@@ -330,6 +330,12 @@ export const shimStartMsMax = 20_000;
 export const attachmentFrameBytesMax = 256 * 1024;
 /** Output that may wait for an attached terminal; one that is further behind is shown the screen as it is when it has caught up. */
 export const attachmentBacklogBytesMax = 1024 * 1024;
+/** Where so much waits, the agent does, until less than the other is left or the time is over. */
+export const attachmentBacklogBytesHigh = 512 * 1024;
+export const attachmentBacklogBytesLow = 128 * 1024;
+export const attachmentHoldMsMax = 500;
+/** How long an agent that is started in a terminal goes on without it. */
+export const ownerAttachMsMax = 20_000;
 export const attachmentsMax = 32;
 /** How long a shim that is told to end may take beyond what its agent is given. */
 export const agentStopMsMax = 10_000;
@@ -369,3 +375,17 @@ export const agentReadMsMax = 30_000;
 export const agentOutputEndMs = 1_000;
 /** Lines that cannot be understood are reported one by one as long as there are no more of them. */
 export const malformedLinesToldMax = 5;
+
+// Mocks
+/** Command and payload of a Pilot frame. */
+export const pilotFrameBytesMax = 1024 * 1024;
+export const scriptBytesMax = 4 * 1024 * 1024;
+export const scriptRulesMax = 10_000;
+/** What is read of a recording; a mock writes on beyond it. */
+export const recordingBytesMax = 256 * 1024 * 1024;
+/** Of the stored events of a mock of the daemon, so many of the newest are kept. */
+export const mockEventsKeptMax = 10_000;
+/** What a timer holds; a longer one fires at once. */
+export const timerMsMax = 2 ** 31 - 1;
+/** What may wait for one client of a mock that does not read; what it sends is left unread as long as anything waits. */
+export const mockWaitingBytesMax = 64 * 1024 * 1024;

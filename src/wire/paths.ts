@@ -66,6 +66,24 @@ export const daemonPaths = (dir: string): DaemonPaths => ({
   log: join(dir, "daemon.log"),
 });
 
+/** Databases that were moved aside in the daemon's directory: by a recovery, a restore, or a start on a damaged inbox. */
+export interface PutAside {
+  name: string;
+  atMs: number;
+  /** All of it that could be read was taken over. Anything else may hold what is nowhere else: unread, or never sent. */
+  isTakenOver: boolean;
+}
+
+/** Those among `names`, the entries of the daemon's directory. */
+export const putAsideIn = (names: readonly string[]): PutAside[] =>
+  names.flatMap((name) => {
+    const takenOver = /^(?:outbox|directory)\.db\.damaged-(\d{1,15})(?:-wal|-shm)?$/.exec(name)?.[1];
+    const at =
+      takenOver ??
+      /^(?:inbox\.db\.(?:damaged|corrupt)|before-restore)-(\d{1,15})(?:-wal|-shm)?$/.exec(name)?.[1];
+    return at === undefined ? [] : [{ name, atMs: Number(at), isTakenOver: takenOver !== undefined }];
+  });
+
 /** What belongs to one hosted agent, in the daemon's directory. */
 export interface AgentPaths {
   /** For its owner alone; the agents' sockets lie in it. */
@@ -140,16 +158,21 @@ export function oldLogNumbers(log: string, names: readonly string[]): number[] {
   return numbers.sort((a, b) => a - b);
 }
 
-/** Throws `socket_path_too_long` when the operating system could not bind or connect to this path. */
-export function checkSocketPath(path: string): void {
-  const max = process.platform === "darwin" ? socketPathBytesMax.darwin : socketPathBytesMax.linux;
-  const length = Buffer.byteLength(path);
-  if (length <= max) return;
+const socketPathMax = (): number =>
+  process.platform === "darwin" ? socketPathBytesMax.darwin : socketPathBytesMax.linux;
+
+/** Whether the operating system could not bind or connect to this path. */
+export const isSocketPathTooLong = (path: string): boolean => Buffer.byteLength(path) > socketPathMax();
+
+/** Throws `socket_path_too_long`. */
+export function checkSocketPath(
+  path: string,
+  hint = "Choose a shorter directory: export CLAUDEMESH_DAEMON_DIR=/tmp/cm-$USER (or another short path).",
+): void {
+  if (!isSocketPathTooLong(path)) return;
   throw new MeshError(
     "socket_path_too_long",
-    `the socket path ${path} has ${length} bytes; this system allows ${max}`,
-    {
-      hint: "Choose a shorter directory: export CLAUDEMESH_DAEMON_DIR=/tmp/cm-$USER (or another short path).",
-    },
+    `the socket path ${path} has ${Buffer.byteLength(path)} bytes; this system allows ${socketPathMax()}`,
+    { hint },
   );
 }

@@ -120,6 +120,20 @@ export const JsonObject = v.custom<Record<string, unknown>>(
 /** The text of a JSON object, as a database keeps it. */
 export const JsonObjectText = v.pipe(v.string(), v.parseJson(), JsonObject);
 
+/** Bytes as a person writes them: text, or `{ "hex": "00ff" }` for what is no text. */
+export const ScriptedBytes = v.union([
+  v.pipe(
+    v.string(),
+    v.transform((text): Uint8Array => new TextEncoder().encode(text)),
+  ),
+  v.pipe(
+    v.strictObject({
+      hex: v.pipe(v.string(), v.regex(/^(?:[0-9A-Fa-f]{2})*$/, "pairs of hex digits expected")),
+    }),
+    v.transform(({ hex }): Uint8Array => Uint8Array.fromHex(hex)),
+  ),
+]);
+
 /** Milliseconds since 1970. */
 export const TimeMs = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 

@@ -20,6 +20,8 @@ export interface CliOptions {
   env?: Record<string, string>;
   /** Default: the home directory of the call. */
   cwd?: string;
+  /** How many files it may open at a time, as a shell limits it. */
+  filesMax?: number;
 }
 
 export interface CliResult {
@@ -62,9 +64,10 @@ export async function runCli(
 }
 
 /** Starts a command that goes on running, such as `daemon up --foreground`. It is killed after the test if it still runs. */
-export function spawnCli(args: readonly string[], { env, cwd }: CliOptions = {}): RunningCli {
+export function spawnCli(args: readonly string[], { env, cwd, filesMax }: CliOptions = {}): RunningCli {
   const cleanEnv = { ...inheritedEnv(), HOME: tempDir(), ...env };
-  const child = Bun.spawn([...command, ...args], {
+  const limit = filesMax === undefined ? [] : ["sh", "-c", `ulimit -n ${filesMax}; exec "$@"`, "sh"];
+  const child = Bun.spawn([...limit, ...command, ...args], {
     env: cleanEnv,
     cwd: cwd ?? cleanEnv.HOME,
     stdin: "pipe",

@@ -53,6 +53,9 @@ export async function openEphemeralHome(host: Host): Promise<EphemeralHome> {
       get interrupted() {
         return host.interrupted;
       },
+      get ended() {
+        return host.ended;
+      },
     },
     discard,
     handOver: () => void process.off("exit", discard),

@@ -46,6 +46,7 @@ export function capturedHost({
     paths,
     out,
     interrupted: controller.signal,
+    ended: controller.signal,
     socketPath: join(dir, "daemon", "daemon.sock"),
     answers,
     notes,

@@ -12,6 +12,7 @@ const hostWith = (interrupted: AbortSignal): Host => ({
   env: {},
   paths: hostPaths({ HOME: "/nowhere" }),
   interrupted,
+  ended: interrupted,
 });
 
 /** Says these lines; a number is a time in which it says nothing. */

@@ -1,0 +1,116 @@
+/**
+ * A script's file as what it says (wire/mock-script.ts). What is wrong with it is told with the place, the key and the reason, and
+ * nothing is started with a script that is only partly understood.
+ */
+import { readFileSync, statSync } from "node:fs";
+import {
+  findNodeAtLocation,
+  getNodeValue,
+  type Node,
+  type ParseError,
+  parseTree,
+  printParseErrorCode,
+} from "jsonc-parser";
+import * as v from "valibot";
+import { storageError } from "~/disk/file";
+import { MeshError } from "~/errors";
+import { scriptBytesMax } from "~/wire/limits";
+import { MockScript } from "~/wire/mock-script";
+import { closest } from "~/wire/suggestion";
+
+export type ScriptPath = readonly (string | number)[];
+
+export interface ReadScript<K extends MockScript["mock"]> {
+  script: Extract<MockScript, { mock: K }>;
+  /** The error for what stands at `path` in the file. */
+  fault(path: ScriptPath, reason: string): MeshError;
+}
+
+/** Throws `script_invalid` with the first thing that is wrong, `storage_failed` when the file cannot be read. */
+export function readScript<K extends MockScript["mock"]>(path: string, mock: K): ReadScript<K> {
+  const text = readText(path);
+  const errors: ParseError[] = [];
+  const root = parseTree(text, errors, { disallowComments: true });
+  const [error] = errors;
+  if (error !== undefined || root === undefined) {
+    throw invalid(path, text, error?.offset ?? 0, `not JSON: ${wordsOf(error)}`);
+  }
+  const fault = (at: ScriptPath, reason: string): MeshError =>
+    invalid(path, text, offsetOf(root, at), `${renderPath(at)}${reason}`);
+  const parsed = v.safeParse(MockScript, getNodeValue(root), { abortEarly: true });
+  if (!parsed.success) {
+    const [issue] = parsed.issues;
+    const at = (issue.path ?? []).map(({ key }) => key as string | number);
+    throw fault(at, reasonOf(issue));
+  }
+  const { output } = parsed;
+  if (!isFor(output, mock)) {
+    throw fault(["mock"], `this script is for mock ${output.mock}; "${mock}" expected`);
+  }
+  return { script: output, fault };
+}
+
+const isFor = <K extends MockScript["mock"]>(
+  script: MockScript,
+  mock: K,
+): script is Extract<MockScript, { mock: K }> => script.mock === mock;
+
+function readText(path: string): string {
+  try {
+    if (statSync(path).size > scriptBytesMax) {
+      throw new MeshError(
+        "script_invalid",
+        `${path} is too large: a script has at most ${scriptBytesMax} bytes`,
+      );
+    }
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    if (error instanceof MeshError) throw error;
+    throw storageError(`cannot read the script ${path}`, error);
+  }
+}
+
+function invalid(path: string, text: string, offset: number, what: string): MeshError {
+  const before = text.slice(0, offset).split("\n");
+  const place = { line: before.length, column: (before.at(-1) ?? "").length + 1 };
+  return new MeshError("script_invalid", `${path}:${place.line}:${place.column}: ${what}`, {
+    hint: "claudemesh mock schema prints what a script may hold, as JSON Schema.",
+    details: { file: path, ...place },
+  });
+}
+
+/** The place of what is there; of what is missing, the place of what should hold it. */
+function offsetOf(root: Node, path: ScriptPath): number {
+  for (let length = path.length; length > 0; length--) {
+    const node = findNodeAtLocation(root, path.slice(0, length));
+    if (node !== undefined) return node.offset;
+  }
+  return root.offset;
+}
+
+function renderPath(path: ScriptPath): string {
+  const text = path.map((key) => (typeof key === "number" ? `[${key}]` : `.${key}`)).join("");
+  return text === "" ? "" : `${text.replace(/^\./, "")}: `;
+}
+
+/** `InvalidSymbol` as "invalid symbol". */
+const wordsOf = (error: ParseError | undefined): string =>
+  error === undefined
+    ? "the file is empty"
+    : printParseErrorCode(error.error)
+        .replace(/([a-z])([A-Z])/g, "$1 $2")
+        .toLowerCase();
+
+function reasonOf(issue: v.BaseIssue<unknown>): string {
+  if (issue.type === "strict_object" && issue.expected === "never") {
+    return "this key means nothing here";
+  }
+  if (issue.received === "undefined") return "missing";
+  if (issue.type === "picklist" || issue.type === "variant") {
+    const options = (issue.expected ?? "").split(" | ").map((option) => option.replace(/^\(?"|"\)?$/g, ""));
+    const guess = typeof issue.input === "string" ? closest(issue.input, options) : undefined;
+    const instead = guess === undefined ? options.join(", ") : `did you mean ${guess}?`;
+    return `${JSON.stringify(issue.input)} is not known; ${guess === undefined ? "one of: " : ""}${instead}`;
+  }
+  return issue.message;
+}
