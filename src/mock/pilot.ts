@@ -142,7 +142,8 @@ export class PilotConnection {
     const answer = this.#carryOut(request, effect, cause);
     if (this.#isClosed) return;
     const { play } = this.#options;
-    if (play.hasPushes) this.#pushDue(play.due(request.name, { ...request.fields, ...answer?.fields }), cause);
+    if (play.hasPushes)
+      this.#pushDue(play.due(request.name, { ...request.fields, ...answer?.fields }), cause);
   }
 
   /** The answer as it was given, when it was one. */

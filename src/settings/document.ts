@@ -42,10 +42,24 @@ export interface Document {
 /** Throws `config_invalid` with the place where the text ceases to be TOML. `path` is for the message. */
 export async function parseDocument(text: string, path: string): Promise<Document> {
   const { ParseError, parseTOML } = await import("toml-eslint-parser");
-  let program: AST.TOMLProgram;
+  const found: Found = { entries: [], headers: [], inlineTables: [] };
   try {
     // The mark that some editors put before UTF-8 counts as a space: so every place stays what it is.
-    program = parseTOML(text.replace(/^\uFEFF/, " "), { tomlVersion: "1.0" });
+    const program = parseTOML(text.replace(/^\uFEFF/, " "), { tomlVersion: "1.0" });
+    for (const node of program.body[0].body) {
+      if (node.type === "TOMLKeyValue") collect(node, [], found);
+      else {
+        const tablePath = node.resolvedKey.map(String);
+        found.headers.push({
+          path: tablePath,
+          place: placeOf(node.key),
+          isList: node.kind === "array",
+          node,
+        });
+        for (const inner of node.body) collect(inner, tablePath, found);
+      }
+    }
+    return { text, ...found };
   } catch (error) {
     const place =
       error instanceof ParseError ? { line: error.lineNumber, column: error.column + 1 } : undefined;
@@ -57,16 +71,6 @@ export async function parseDocument(text: string, path: string): Promise<Documen
       details: { file: path, ...place },
     });
   }
-  const found: Found = { entries: [], headers: [], inlineTables: [] };
-  for (const node of program.body[0].body) {
-    if (node.type === "TOMLKeyValue") collect(node, [], found);
-    else {
-      const tablePath = node.resolvedKey.map(String);
-      found.headers.push({ path: tablePath, place: placeOf(node.key), isList: node.kind === "array", node });
-      for (const inner of node.body) collect(inner, tablePath, found);
-    }
-  }
-  return { text, ...found };
 }
 
 const quoted = (line: string): string => (line.trim() === "" ? "" : `: ${shortened(line.trim())}`);
@@ -96,9 +100,11 @@ const placeOf = ({ loc }: AST.TOMLNode): Place => ({ line: loc.start.line, colum
 /** Where the value stands. */
 export const valuePlaceOf = ({ node }: Entry): Place => placeOf(node.value);
 
-/** The value as JavaScript has it; undefined for what no knob takes: floats, times, tables. */
+/** The value as JavaScript has it; undefined for what no knob takes: floats, times, tables, lists of lists. */
 export function readValue(node: AST.TOMLContentNode): unknown {
-  if (node.type === "TOMLArray") return node.elements.map(readValue);
+  if (node.type === "TOMLArray") {
+    return node.elements.map((element) => (element.type === "TOMLArray" ? undefined : readValue(element)));
+  }
   if (node.type === "TOMLInlineTable") return undefined;
   return node.kind === "boolean" || node.kind === "integer" || node.kind === "string"
     ? node.value
