@@ -43,6 +43,32 @@ export const readClocks = (clock: Clock): Clocks => ({ wallMs: clock.now(), stea
 export const jumpMs = (before: Clocks, after: Clocks): number =>
   after.wallMs - before.wallMs - (after.steadyMs - before.steadyMs);
 
+/** What may come of reading one clock after the other, and of their drifting apart; beyond it one of them was set. */
+const driftMsMax = 60_000;
+
+/** When something began, which is now: how long ago that is by the steady clock, and what time it was by the wall clock as it is set. */
+export class Beginning {
+  readonly #clock: Clock;
+  readonly #clocks: Clocks;
+  #movedMs = 0;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+    this.#clocks = readClocks(clock);
+  }
+
+  get agoMs(): number {
+    return this.#clock.monotonicMs() - this.#clocks.steadyMs;
+  }
+
+  /** The same every time, until the wall clock is set: whoever watches it takes a change for another beginning. */
+  get atMs(): number {
+    const movedMs = jumpMs(this.#clocks, readClocks(this.#clock));
+    if (Math.abs(movedMs - this.#movedMs) > driftMsMax) this.#movedMs = movedMs;
+    return this.#clocks.wallMs + this.#movedMs;
+  }
+}
+
 /** ISO 8601 in UTC with milliseconds, the form of every time in the API. */
 export const isoTime = (ms: number): string => new Date(ms).toISOString();
 

@@ -65,6 +65,7 @@ const CODES = {
   no_such_row: [5, 404],
   not_a_terminal: [2, 400],
   not_allowed: [4, 403],
+  not_recorded: [5, 501],
   not_requeueable: [6, 409],
   path_unsafe: [4, 503],
   peer_too_old: [1, 400],

@@ -50,7 +50,7 @@ const filesInSrc = ["main", "errors", "clock", "log", "version"];
 const cliEntryPoints = [
   /^daemon\/(run|local-token|recover|holder|ephemeral)$/,
   /^broker\/serve$/,
-  /^agent\/(run|end-agent|hosted|terminal|detach-key)$/,
+  /^agent\/(run|end-agent|hosted|hosted-files|hosted-start|terminal|detach-key)$/,
   /^mock\/[a-z-]+$/,
 ];
 

@@ -3,6 +3,7 @@
  * speaks WebSocket at `/ws` and HTTP beside it. Off loopback it insists on TLS, its own or a proxy's.
  */
 import { randomBytes } from "node:crypto";
+import { basename } from "node:path";
 import type { Server } from "bun";
 import { monotonicFactory } from "ulidx";
 import * as v from "valibot";
@@ -17,11 +18,19 @@ import { createMesh, joinMesh } from "~/broker/membership";
 import { type Settings, settingsOf } from "~/broker/settings";
 import { Store } from "~/broker/sqlite";
 import { Upkeep } from "~/broker/upkeep";
-import { type Clock, isoTime, systemClock } from "~/clock";
+import { Beginning, type Clock, isoTime, systemClock } from "~/clock";
 import { ensurePrivateDirectory, readTextFile, removeFile, writeFileAtomic } from "~/disk/file";
-import { type Lock, tryLock } from "~/disk/lock";
+import { removeLeftBehind } from "~/disk/left-behind";
+import { type Lock, lockHolder, tryLock } from "~/disk/lock";
 import { type LogSink, openStderrLog } from "~/disk/log-file";
-import { closeSqlite, findDamage, openSqlite, slowToOpen, wasStoppedUncleanly } from "~/disk/sqlite";
+import {
+  closeSqlite,
+  findDamage,
+  openSqlite,
+  removeCopies,
+  slowToOpen,
+  wasStoppedUncleanly,
+} from "~/disk/sqlite";
 import { Writer } from "~/disk/writer";
 import { errorBody, httpStatusOf, MeshError, messageOf, systemCodeOf } from "~/errors";
 import { jsonLog, type Log } from "~/log";
@@ -97,7 +106,7 @@ export async function startBroker(options: BrokerOptions): Promise<RunningBroker
     const url = `ws${scheme}://${origin}/ws`;
     undo.push(() => broker.exchange.stop());
     broker.exchange.start();
-    writeRecord(paths, url, clock);
+    writeRecord(paths, url, clock, broker.runId);
     undo.push(() => removeFile(paths.record));
     undo.push(startUpkeep(broker.upkeep, store.isSuspect));
     log("info", "listening", { url, version, pid: process.pid });
@@ -155,6 +164,17 @@ async function unwind(undo: Undo): Promise<void> {
 function takeLock(paths: BrokerPaths): Lock {
   const lock = tryLock(paths.lock);
   if (lock !== undefined) return lock;
+  const holder = lockHolder(paths.lock);
+  if (holder !== undefined && !holder.isOurs) {
+    throw new MeshError(
+      "storage_failed",
+      `process ${holder.pid} (${holder.program}) holds ${paths.lock} and is no broker; as long as it does, none can start`,
+      {
+        hint: `See what it is (ps -fp ${holder.pid}), end it, and try again.`,
+        details: { pid: holder.pid, lock: paths.lock },
+      },
+    );
+  }
   const record = readRecord(paths);
   const where = record === undefined ? "" : ` (pid ${record.pid}, ${record.url})`;
   throw new MeshError("already_running", `a broker already serves ${paths.dir}${where}`, {
@@ -172,8 +192,13 @@ function readRecord(paths: BrokerPaths): BrokerRecord | undefined {
   return parsed.success ? parsed.output : undefined;
 }
 
-function writeRecord(paths: BrokerPaths, url: string, clock: Clock): void {
-  const record: BrokerRecord = { pid: process.pid, url, started_at: isoTime(clock.now()) };
+function writeRecord(paths: BrokerPaths, url: string, clock: Clock, runId: string): void {
+  const record: BrokerRecord = {
+    pid: process.pid,
+    url,
+    started_at: isoTime(clock.now()),
+    run_id: runId,
+  };
   writeFileAtomic(paths.record, `${JSON.stringify(record)}\n`);
 }
 
@@ -211,6 +236,7 @@ function openStore(paths: BrokerPaths, log: Log, undo: Undo) {
 }
 
 interface Broker {
+  runId: string;
   exchange: Exchange;
   counters: Counters;
   upkeep: Upkeep;
@@ -237,11 +263,23 @@ function assemble(
   const newId = (wallMs: number) => ulid(wallMs);
   const core = new Core(store, bounds, newId, settings);
   const exchange = new Exchange({ core, writer, clock, bounds, log });
-  const upkeep = new Upkeep({ store, writer, clock, bounds, settings, log });
-  const startedMs = clock.monotonicMs();
-  const startedAtMs = clock.now();
+  const { dir, database } = brokerPaths(parts.options.dataDir);
+  const upkeep = new Upkeep({
+    store,
+    writer,
+    clock,
+    bounds,
+    settings,
+    log,
+    tidy(beforeMs) {
+      removeLeftBehind(dir);
+      return removeCopies(database, beforeMs).map((path) => basename(path));
+    },
+  });
+  const started = new Beginning(clock);
+  const runId = crypto.randomUUID();
+  let meshes = store.countMeshes();
   const problems = () => [...upkeep.problems, ...logProblems(parts.logSink)];
-  const { dir } = brokerPaths(parts.options.dataDir);
   /** Runs a decision in the next batch; one that is a refusal is thrown once the batch is through. */
   const decide = async <T>(step: (at: Instant) => T | MeshError): Promise<T> => {
     const outcome = await writer.submit(() => step(instantOf(clock)));
@@ -253,12 +291,15 @@ function assemble(
     health: () => ({
       ok: true,
       version,
-      uptime_s: Math.floor((clock.monotonicMs() - startedMs) / 1000),
+      uptime_s: Math.floor(started.agoMs / 1000),
+      run_id: runId,
       connections: exchange.connectionCount,
+      meshes,
       problems: problems(),
     }),
     async createMesh(request) {
       const made = await decide((at) => createMesh(request, store, bounds, newId, at));
+      meshes = store.countMeshes();
       log("info", "a mesh was made, or asked for again", { mesh: made.meshId });
       return made;
     },
@@ -277,7 +318,7 @@ function assemble(
         store,
         writer,
         dir,
-        startedAtMs,
+        startedAtMs: started.atMs,
         nowMs: clock.now(),
         problems: problems(),
       });
@@ -289,7 +330,7 @@ function assemble(
     core.tallies.requestEnded(new URL(request.url).pathname, response.status);
     return response;
   };
-  return { exchange, counters: core.counters, upkeep, fetch };
+  return { runId, exchange, counters: core.counters, upkeep, fetch };
 }
 
 function logProblems(sink: LogSink | undefined): { code: string; message: string }[] {

@@ -1,8 +1,9 @@
 /**
  * What the broker does by itself when it has started, and then once a day: it takes the contents from old messages, forgets ids that
- * expired, and checks that dedupe records, messages and deliveries belong together. All of it goes in small steps with pauses, so
- * that nobody who sends waits for it, and each step leaves the store whole, so that it can end anywhere. What the check finds is
- * told, in the log and in the broker's health, and never mended: a row that is missing cannot be made up.
+ * expired, removes copies of its database that still hold either, and checks that dedupe records, messages and deliveries belong
+ * together. All of it goes in small steps with pauses, so that nobody who sends waits for it, and each step leaves the store whole, so
+ * that it can end anywhere. What the check finds is told, in the log and in the broker's health, and never mended: a row that is
+ * missing cannot be made up.
  */
 import type { Bounds } from "~/broker/bounds";
 import type { Checked, OldMessage } from "~/broker/rows";
@@ -35,6 +36,7 @@ export class Upkeep {
   readonly #bounds: Bounds;
   readonly #settings: Settings;
   readonly #log: Log;
+  readonly #tidy: (beforeMs: number) => string[];
   /** The two clocks as they were when retention last looked at them. */
   #clocks: Clocks;
   /** What the last time of each task left behind. */
@@ -47,6 +49,8 @@ export class Upkeep {
     bounds: Bounds;
     settings: Settings;
     log: Log;
+    /** Removes what nobody needs beside the database, and returns the names of copies that were made before then. */
+    tidy(beforeMs: number): string[];
   }) {
     this.#store = parts.store;
     this.#writer = parts.writer;
@@ -54,6 +58,7 @@ export class Upkeep {
     this.#bounds = parts.bounds;
     this.#settings = parts.settings;
     this.#log = parts.log;
+    this.#tidy = (beforeMs) => parts.tidy(beforeMs);
     this.#clocks = readClocks(this.#clock);
   }
 
@@ -118,7 +123,10 @@ export class Upkeep {
           return count === limit;
         })));
     if (pruned + forgotten > 0) this.#log("info", "old messages were pruned", { pruned, forgotten });
-    return isDone ? [] : undefined;
+    if (!isDone) return undefined;
+    const files = this.#tidy(pruneBefore);
+    if (files.length > 0) this.#log("info", "old copies of the database were removed", { files });
+    return [];
   }
 
   // ── The check ─────────────────────────────────────────────────────────────────────────────────────────────────────

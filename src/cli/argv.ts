@@ -1,8 +1,8 @@
 /**
  * Arguments are checked here, strictly: unknown, repeated, valueless and stray ones are refused with what was probably
- * meant. `node:util` splits the words (POSIX.1 XBD 12.2 with GNU long options); nothing is guessed beyond that.
+ * meant. The words are split as `node:util` would (POSIX.1 XBD 12.2 with GNU long options), which takes longer to load than a
+ * command to run; nothing is guessed beyond that.
  */
-import { parseArgs } from "node:util";
 import type { Arg, Args, Values } from "~/cli/command";
 import { MeshError } from "~/errors";
 import { closest } from "~/wire/suggestion";
@@ -13,33 +13,17 @@ export const usageError = (message: string, hint?: string): MeshError =>
 /** The values of `args` in `argv`. Throws `usage`. */
 export function parseArgv<T extends Args>(args: T, argv: readonly string[], commandName: string): Values<T> {
   const given = new Map<string, string[]>();
-  const positionals: string[] = [];
   const rest = restOf(args);
   const end = rest === undefined ? -1 : argv.indexOf("--");
-  const options = Object.fromEntries(
-    Object.entries(args).flatMap(([name, arg]) =>
-      arg.type === "positional" ? [] : [[name, parserOption(arg)] as const],
-    ),
-  );
-  const { tokens } = parseArgs({
-    args: end === -1 ? [...argv] : argv.slice(0, end),
-    options,
-    strict: false,
-    allowPositionals: true,
-    tokens: true,
-  });
-  for (const token of tokens) {
-    if (token.kind === "positional") positionals.push(token.value);
-    if (token.kind !== "option") continue;
-    const arg = Object.hasOwn(args, token.name) ? args[token.name] : undefined;
-    if (arg === undefined || arg.type === "positional") {
-      throw unknownFlag(argv[token.index] ?? token.rawName, args, commandName);
-    }
-    const flag = `--${token.name}`;
-    const values = given.get(token.name) ?? [];
+  const { flags, positionals } = splitWords(args, end === -1 ? argv : argv.slice(0, end));
+  for (const { name, value, isInline, written } of flags) {
+    const arg = Object.hasOwn(args, name) ? args[name] : undefined;
+    if (arg === undefined || arg.type === "positional") throw unknownFlag(written, args, commandName);
+    const flag = `--${name}`;
+    const values = given.get(name) ?? [];
     if (values.length > 0 && !("multiple" in arg)) throw usageError(`${flag} was given twice`);
-    values.push(flagText(flag, arg, token.value, token.inlineValue));
-    given.set(token.name, values);
+    values.push(flagText(flag, arg, value, isInline));
+    given.set(name, values);
   }
   assignPositionals(args, positionals, given, commandName);
   if (rest !== undefined && end !== -1) given.set(rest, argv.slice(end + 1));
@@ -55,20 +39,72 @@ const restOf = (args: Args): string | undefined => Object.keys(args).find((name)
 
 const isRest = (arg: Arg | undefined): boolean => arg?.type === "positional" && arg.rest === true;
 
-function parserOption(arg: Exclude<Arg, { type: "positional" }>): {
-  type: "boolean" | "string";
-  multiple: boolean;
-  short?: string;
-} {
-  const short = typeof arg.alias === "string" ? arg.alias : undefined;
-  return {
-    type: arg.type === "boolean" ? "boolean" : "string",
-    multiple: true,
-    ...(short === undefined ? {} : { short }),
-  };
+interface GivenFlag {
+  name: string;
+  value: string | undefined;
+  /** The value stood in the same word, as in `--file=a`. */
+  isInline: boolean;
+  /** The word as it was given. */
+  written: string;
 }
 
-function flagText(flag: string, arg: Arg, value: string | undefined, isInline: boolean | undefined): string {
+/** Which words are flags, which are their values, and which stand for themselves. Whether a flag may be given is not asked here. */
+export function splitWords(
+  args: Args,
+  words: readonly string[],
+): { flags: GivenFlag[]; positionals: string[] } {
+  const flags: GivenFlag[] = [];
+  const positionals: string[] = [];
+  for (let at = 0; at < words.length; at++) {
+    const written = words[at] ?? "";
+    if (written === "--") return { flags, positionals: [...positionals, ...words.slice(at + 1)] };
+    if (written === "-" || !written.startsWith("-")) {
+      positionals.push(written);
+      continue;
+    }
+    for (const { name, inline } of written.startsWith("--") ? longFlag(written) : shortFlags(args, written)) {
+      const takesNext = inline === undefined && takesValue(args, name);
+      if (takesNext) at++;
+      flags.push({ name, value: takesNext ? words[at] : inline, isInline: inline !== undefined, written });
+    }
+  }
+  return { flags, positionals };
+}
+
+interface WrittenFlag {
+  name: string;
+  inline?: string;
+}
+
+/** `--name` or `--name=value` */
+function longFlag(word: string): WrittenFlag[] {
+  const equals = word.indexOf("=", "--n".length);
+  return equals === -1
+    ? [{ name: word.slice(2) }]
+    : [{ name: word.slice(2, equals), inline: word.slice(equals + 1) }];
+}
+
+/** `-f`, several as `-fh`, the last of them with its value as `-n5`. */
+function shortFlags(args: Args, word: string): WrittenFlag[] {
+  const flags: WrittenFlag[] = [];
+  for (let at = 1; at < word.length; at++) {
+    const letter = word[at] ?? "";
+    const name = Object.keys(args).find((known) => aliasOf(args[known]) === letter) ?? letter;
+    const after = word.slice(at + 1);
+    if (after !== "" && takesValue(args, name)) return [...flags, { name, inline: after }];
+    flags.push({ name });
+  }
+  return flags;
+}
+
+const aliasOf = (arg: Arg | undefined): unknown => (arg?.type === "positional" ? undefined : arg?.alias);
+
+function takesValue(args: Args, name: string): boolean {
+  const type = Object.hasOwn(args, name) ? args[name]?.type : undefined;
+  return type === "string" || type === "enum";
+}
+
+function flagText(flag: string, arg: Arg, value: string | undefined, isInline: boolean): string {
   if (arg.type === "boolean") {
     if (value === undefined) return "";
     throw usageError(`${flag} takes no value`, `Write ${flag} to switch it on, or leave it out.`);
@@ -171,10 +207,10 @@ export const wholeNumber =
 
 const unitMs: Readonly<Record<string, number>> = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
-function durationMs(text: string, maxMs: number, pattern: RegExp, forms: string): number {
+function durationMs(text: string, minMs: number, maxMs: number, pattern: RegExp, forms: string): number {
   const [, digits = "", unit] = pattern.exec(text) ?? [];
   const value = digits === "" ? Number.NaN : Number(digits) * (unitMs[unit || "s"] ?? Number.NaN);
-  if (value > 0 && value <= maxMs) return value;
+  if (value >= minMs && value <= maxMs) return value;
   const why =
     value > maxMs ? `at most ${maxMs >= 86_400_000 ? `${maxMs / 86_400_000}d` : `${maxMs / 1000}s`}` : forms;
   throw usageError(`${why} expected, not ${JSON.stringify(text)}`);
@@ -182,8 +218,10 @@ function durationMs(text: string, maxMs: number, pattern: RegExp, forms: string)
 
 /** A time span with its unit (`90s`, `30m`, `2h`, `7d`), in milliseconds. */
 export const duration = (maxMs: number) => (text: string) =>
-  durationMs(text, maxMs, /^(\d{1,9})([smhd])$/, "a time such as 90s, 30m, 2h or 7d");
+  durationMs(text, 1, maxMs, /^(\d{1,9})([smhd])$/, "a time such as 90s, 30m, 2h or 7d");
 
 /** A time span in seconds (`30`) or with its unit (`30s`, `2m`), in milliseconds. */
-export const seconds = (maxMs: number) => (text: string) =>
-  durationMs(text, maxMs, /^(\d{1,9})([smhd]?)$/, "a time such as 30 (seconds) or 2m");
+export const seconds =
+  (maxMs: number, minMs = 1) =>
+  (text: string) =>
+    durationMs(text, minMs, maxMs, /^(\d{1,9})([smhd]?)$/, "a time such as 30 (seconds) or 2m");

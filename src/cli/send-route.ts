@@ -9,7 +9,8 @@ import { daemonClient } from "~/cli/daemon-client";
 import { type Client, openClient } from "~/client/client";
 import { systemClock } from "~/clock";
 import { MeshError } from "~/errors";
-import type { Ephemeral, SendRequestInput } from "~/wire/ipc";
+import type { SendRequestInput } from "~/wire/ipc";
+import type { Ephemeral } from "~/wire/reply";
 
 export type RouteName = "daemon" | "bridge" | "cold";
 

@@ -8,7 +8,6 @@ import { OutputClosed, openOutput } from "~/cli/output";
 import { printable } from "~/cli/text";
 import { tree } from "~/cli/tree";
 import { asMeshError, errorBody, exitStatusOf, MeshError } from "~/errors";
-import { traceOf } from "~/wire/fault";
 import { hostPaths } from "~/wire/paths";
 import { closest } from "~/wire/suggestion";
 
@@ -98,7 +97,11 @@ async function report(thrown: unknown, { out, env }: Host): Promise<number> {
   if (thrown instanceof OutputClosed) return 0;
   const error = asMeshError(thrown);
   try {
-    await out.note(renderError(error, thrown, env.CLAUDEMESH_DEBUG === "1"));
+    await out.note(renderError(error));
+    if (env.CLAUDEMESH_DEBUG === "1") {
+      const { traceOf } = await import("~/wire/fault");
+      await out.note(traceOf(thrown));
+    }
     if (out.json) await out.answer(errorBody(error), () => "");
   } catch (writing) {
     if (!(writing instanceof OutputClosed)) throw writing;
@@ -106,7 +109,7 @@ async function report(thrown: unknown, { out, env }: Host): Promise<number> {
   return exitStatusOf(error.code);
 }
 
-function renderError(error: MeshError, thrown: unknown, debug: boolean): string {
+function renderError(error: MeshError): string {
   const isBug = error.code === "internal" && error.hint === undefined;
   const hint = isBug
     ? "This is a bug in claudemesh. CLAUDEMESH_DEBUG=1 shows where it happened."
@@ -114,7 +117,6 @@ function renderError(error: MeshError, thrown: unknown, debug: boolean): string 
   return [
     `claudemesh: ${printable(error.message)}`,
     ...(hint === undefined ? [] : [`  hint: ${printable(hint)}`]),
-    ...(debug ? [traceOf(thrown)] : []),
   ].join("\n");
 }
 

@@ -1,14 +1,16 @@
 /**
  * The only caller of the daemon's local API. Paths, methods and schemas come from the table in wire/ipc.ts; every answer is
- * validated by it, and every failure becomes a MeshError. One request is one call: nothing is repeated here.
+ * validated by it (client/reply.ts), and every failure becomes a MeshError. One request is one call: nothing is repeated here.
+ * What only the answer needs, or only a failure, is not loaded before the request is on its way: most of what a command costs is
+ * what it loads.
  */
-import * as v from "valibot";
-import { connectionFailure, incompatible, refusal } from "~/client/failure";
+import type * as v from "valibot";
+import type { ReadReply } from "~/client/reply";
 import { openWay, type Way, type WayOptions } from "~/client/way";
 import { timerDelayMsMax } from "~/clock";
 import { MeshError } from "~/errors";
-import { type BodyInputOf, type ReplyOf, type Route, type RouteName, routes } from "~/wire/ipc";
-import { explainIssues } from "~/wire/text";
+import type { BodyInputOf, ReplyOf, RouteName, routes } from "~/wire/ipc";
+import { places } from "~/wire/place";
 
 /** A route that answers with JSON; events have their own way (client/events.ts), and metrics are for Prometheus. */
 export type CallName = Exclude<RouteName, "events" | "challenge" | "metrics">;
@@ -53,7 +55,7 @@ export interface Client {
   readonly socketPath: string;
   /** How it reaches the daemon; for the stream of events too. */
   readonly way: Way;
-  /** Throws MeshError: the daemon's own codes, and those of client/failure.ts. */
+  /** Throws MeshError: the daemon's own codes, and those of client/failure.ts and client/reply.ts. */
   call<R extends CallName>(name: R, ...options: CallArguments<R>): Promise<ReplyOf<R>>;
 }
 
@@ -82,19 +84,22 @@ async function callRoute<R extends CallName>(
   name: R,
   { params = {}, query = {}, body, timeoutMs = callTimeoutMsDefault, signal }: AnyCallOptions,
 ): Promise<ReplyOf<R>> {
-  const route: Route = routes[name];
+  const { method, path } = places[name];
   const timeout = AbortSignal.timeout(Math.min(timeoutMs, timerDelayMsMax));
   let response: Response;
+  let readReply: ReadReply<R>;
   let text: string;
   try {
-    response = await way.request(targetOf(route, params, query), {
-      method: route.method,
+    const asked = way.request(targetOf(path, params, query), {
+      method,
       ...(body === undefined
         ? {}
         : { body: JSON.stringify(body), headers: { "content-type": "application/json" } }),
       signal: signal === undefined ? timeout : AbortSignal.any([timeout, signal]),
       redirect: "error",
     });
+    // What reads the answer is loaded while the daemon works on it.
+    [response, readReply] = await Promise.all([asked, readerOf(name)]);
     text = await response.text();
   } catch (thrown) {
     if (signal?.aborted) throw new MeshError("interrupted", "interrupted", { cause: thrown });
@@ -103,45 +108,26 @@ async function callRoute<R extends CallName>(
         hint: "It may still have taken the request. See what it is doing: claudemesh daemon status",
       });
     }
+    const { connectionFailure } = await import("~/client/failure");
     throw connectionFailure(thrown, way.socketPath);
   }
-  if (response.status >= 400) throw refusal(response.status, parseJson(text));
-  const schema = replySchema(name, response.status);
-  if (schema === undefined) throw incompatible(`${route.path} answered ${response.status}`);
-  const parsed = v.safeParse(schema, parseJson(text));
-  if (!parsed.success) throw incompatible(`${route.path}: ${explainIssues(parsed.issues)}`);
-  return parsed.output;
+  return await readReply(response.status, text);
 }
 
-/** The table's schema for a successful answer. */
-function replySchema<R extends CallName>(
-  name: R,
-  status: number,
-): v.GenericSchema<unknown, ReplyOf<R>> | undefined {
-  const { responses }: Route = routes[name];
-  // The table is ours, and `ReplyOf` is read off the same entries; the compiler cannot see that for an open `R`.
-  return responses[status] as v.GenericSchema<unknown, ReplyOf<R>> | undefined;
+async function readerOf<R extends RouteName>(name: R): Promise<ReadReply<R>> {
+  const { loadReader } = await import("~/client/reply");
+  return await loadReader(name);
 }
 
 function targetOf(
-  route: Route,
+  template: string,
   params: Readonly<Record<string, string>>,
   query: Readonly<Record<string, string | number | boolean | undefined>>,
 ): string {
-  const path = route.path.replace(/:([a-z_]+)/g, (_, param: string) =>
-    encodeURIComponent(params[param] ?? ""),
-  );
+  const path = template.replace(/:([a-z_]+)/g, (_, param: string) => encodeURIComponent(params[param] ?? ""));
   const search = new URLSearchParams();
   for (const [name, value] of Object.entries(query)) {
     if (value !== undefined) search.set(name, String(value));
   }
   return search.size === 0 ? path : `${path}?${search}`;
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined; // No schema takes undefined: the caller reports an answer that makes no sense.
-  }
 }

@@ -3,7 +3,8 @@
  * none is missed and none comes twice. Losing and regaining the daemon are values, for whoever wants to say so.
  */
 import * as v from "valibot";
-import { connectionFailure, incompatible, isPassing, refusal } from "~/client/failure";
+import { connectionFailure, isPassing } from "~/client/failure";
+import { incompatible, refusal } from "~/client/reply";
 import { type SseEvent, SseParser } from "~/client/sse";
 import type { Way } from "~/client/way";
 import { type Clock, systemClock, type Timer } from "~/clock";

@@ -1,16 +1,12 @@
 /**
- * What went wrong between us and the daemon, as a MeshError. Only ENOENT and ECONNREFUSED prove that no daemon serves a
+ * What went wrong on the way to the daemon, as a MeshError. Only ENOENT and ECONNREFUSED prove that no daemon serves a
  * socket; after any other failure the request may have been taken, and the error says so (`answer_lost`).
  */
 import { lstatSync } from "node:fs";
 import { dirname } from "node:path";
-import * as v from "valibot";
-import { type ErrorCode, isErrorCode, MeshError, messageOf, systemCodeOf } from "~/errors";
-import { ErrorReply } from "~/wire/ipc";
+import { MeshError, messageOf, systemCodeOf } from "~/errors";
 
 const upHint = "Start it: claudemesh daemon up";
-const restartHint =
-  "It probably runs another version than this command. Restart it: claudemesh daemon restart";
 
 /** For an error that `fetch` or reading its answer threw. */
 export function connectionFailure(thrown: unknown, socketPath: string): MeshError {
@@ -120,24 +116,6 @@ const sandboxHint = (socketPath: string): string =>
     ? `A sandbox forbids it. Allow this path there: Claude Code, settings.json: "sandbox": {"network": {"allowUnixSockets": ["${socketPath}"]}}; a Seatbelt profile: (allow network-outbound (literal "${socketPath}")). Or run the command outside of it. CLAUDEMESH_DAEMON_DIR moves the socket to a path that is allowed.`
     : `A sandbox forbids it, or the permissions of ${dirname(socketPath)} do. Allow Unix sockets there: Claude Code, settings.json: "sandbox": {"network": {"allowAllUnixSockets": true}}; systemd: RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6; a seccomp or Landlock profile: socket(AF_UNIX), and ${socketPath} readable and writable. Or run the command outside of it. CLAUDEMESH_DAEMON_DIR moves the socket to a path that is allowed.`;
 
-/** For an answer with an error status. `body` is its parsed JSON, or undefined when it was none. */
-export function refusal(status: number, body: unknown): MeshError {
-  const parsed = v.safeParse(ErrorReply, body);
-  if (!parsed.success) return incompatible(`it answered ${status} without saying why`);
-  const { error: code, message, hint, ...details } = parsed.output;
-  if (code === "no_such_route" || code === "method_not_allowed") {
-    return incompatible(`it does not know this request: ${message}`);
-  }
-  if (isErrorCode(code)) return new MeshError(code, message, { hint, details });
-  return new MeshError(codeOfStatus(status), message, { hint, details: { ...details, daemon_code: code } });
-}
-
-/** For an answer that does not fit its schema. */
-export const incompatible = (why: string): MeshError =>
-  new MeshError("incompatible_daemon", `the daemon's answer makes no sense to this version: ${why}`, {
-    hint: restartHint,
-  });
-
 /** What a daemon that is restarted or overloaded causes: the same may work in a moment. */
 export const isPassing = ({ code }: MeshError): boolean =>
   code === "answer_lost" ||
@@ -146,18 +124,3 @@ export const isPassing = ({ code }: MeshError): boolean =>
   code === "daemon_unreachable" ||
   code === "timed_out" ||
   code === "too_many_streams";
-
-/** The nearest of our codes for one that this version does not know. */
-function codeOfStatus(status: number): ErrorCode {
-  const exact: Readonly<Record<number, ErrorCode>> = {
-    401: "unauthorized",
-    403: "not_allowed",
-    404: "no_such_message",
-    409: "id_in_use",
-    413: "body_too_large",
-    429: "daemon_busy",
-    503: "daemon_stopping",
-    504: "timed_out",
-  };
-  return exact[status] ?? (status < 500 ? "invalid_request" : "bad_gateway");
-}

@@ -3,12 +3,11 @@
  * (tcp.ts). A request is made a second time only when the first could not even connect. What the daemon says of itself on
  * every answer (its version) is heard here, so that no command needs to ask for it.
  */
-import { anothersSocket, connectionFailure, isAnotherUsers } from "~/client/failure";
 import type { Fetch, TcpFiles } from "~/client/tcp";
 import type { MeshError } from "~/errors";
 import { version } from "~/version";
-import { versionHeader } from "~/wire/ipc";
 import { checkSocketPath } from "~/wire/paths";
+import { versionHeader } from "~/wire/place";
 
 export interface Way {
   readonly socketPath: string;
@@ -48,8 +47,12 @@ export function openWay({
   let forbidden: MeshError | undefined;
 
   const overSocket = async (target: string, init: BunFetchRequestInit): Promise<Response> => {
-    const refusal = anothersSocket(socketPath);
-    if (refusal !== undefined) throw refusal;
+    // Root may use everybody's, and need not wait for what looks at it.
+    if (process.getuid?.() !== 0) {
+      const { anothersSocket } = await import("~/client/failure");
+      const refusal = anothersSocket(socketPath);
+      if (refusal !== undefined) throw refusal;
+    }
     return await fetch(`http://localhost${target}`, { ...init, unix: socketPath });
   };
 
@@ -73,6 +76,7 @@ export function openWay({
     try {
       return await overSocket(target, init);
     } catch (thrown) {
+      const { connectionFailure, isAnotherUsers } = await import("~/client/failure");
       const failure = connectionFailure(thrown, socketPath);
       if (failure.code !== "sandboxed" || isAnotherUsers(failure)) throw thrown;
       forbidden = failure;

@@ -2,7 +2,7 @@
  * Puts a daemon together from what it stands on: time, chance, its databases, its way to a broker. run.ts gives it the real
  * ones; tests and the simulator give it their own, and get the same daemon.
  */
-import type { Clock } from "~/clock";
+import { Beginning, type Clock } from "~/clock";
 import type { DirectoryStore } from "~/daemon/db/directory";
 import type { Inbox } from "~/daemon/db/inbox";
 import type { Outbox } from "~/daemon/db/outbox";
@@ -45,6 +45,8 @@ export interface Ground {
   token: LocalToken;
   /** What is wrong with the log. Default: nothing is known. */
   logProblems?(): Problem[];
+  /** Looks after the files beside the databases, as retention asks. Default: there are none. */
+  tidy?(beforeMs: number): string[];
   /** Names this run towards the broker. */
   sessionId: string;
   startProblems: Problem[];
@@ -83,6 +85,7 @@ export function assemble(ground: Ground): DaemonParts {
     clock,
     settings: ground.settings,
     log,
+    tidy: (beforeMs) => ground.tidy?.(beforeMs) ?? [],
     isClockDoubted: () => meshes.sessions.some(({ status }) => status.why?.startsWith("clock_skew") === true),
   });
   return {
@@ -102,7 +105,7 @@ export function assemble(ground: Ground): DaemonParts {
     settingsProblems: () => ground.settingsProblems?.() ?? [],
     token: ground.token,
     logProblems: () => ground.logProblems?.() ?? [],
-    startedAtMs: clock.now(),
+    started: new Beginning(clock),
     origin: ground.origin ?? plainOrigin,
     startProblems: ground.startProblems,
   };

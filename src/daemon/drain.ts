@@ -235,12 +235,15 @@ export class Drain {
     }
     if (taken.lanes.size === 0) return undefined;
     return {
-      committed: () => {
-        for (const { route, row } of taken.departures) this.#depart(route, row);
-        for (const id of taken.expired) this.#options.changed(id);
-      },
+      // Whoever waits for this commit, to hear that his message is on disk, is answered first.
+      committed: () => this.#options.clock.soon(() => this.#carryOut(taken)),
       failed: () => this.#giveBack(taken),
     };
+  }
+
+  #carryOut({ departures, expired }: Taken): void {
+    for (const { route, row } of departures) this.#depart(route, row);
+    for (const id of expired) this.#options.changed(id);
   }
 
   #fillRoute(route: Route, taken: Taken): void {

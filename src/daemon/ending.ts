@@ -8,8 +8,8 @@ import type { MeshEntry } from "~/identity/config";
 import { leaveMesh } from "~/link/leave";
 import type { Log } from "~/log";
 import { faultOf } from "~/wire/fault";
-import type { Ephemeral } from "~/wire/ipc";
 import { leaveTimeoutMs } from "~/wire/limits";
+import type { Ephemeral } from "~/wire/reply";
 
 /** The time that an ephemeral daemon was given. A timer stands still while the host sleeps, so the wall clock is asked too. */
 export class Term {

@@ -15,7 +15,7 @@ export function healthOf(parts: DaemonParts): HealthReply {
   return {
     ok: true,
     pid: process.pid,
-    uptime_s: Math.max(0, Math.round((nowMs - parts.startedAtMs) / 1000)),
+    uptime_s: Math.round(parts.started.agoMs / 1000),
     meshes: Object.fromEntries(
       parts.meshes.sessions.map((session) => [parts.meshes.slugOf(session.mesh.meshId), linkHealth(session)]),
     ),

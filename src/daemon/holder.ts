@@ -7,8 +7,8 @@ import { spawnSync } from "node:child_process";
 import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from "node:fs";
 import * as v from "valibot";
 import { fileExists, readTextFile, removeFile, writeFileAtomic } from "~/disk/file";
-import { isLocked } from "~/disk/lock";
-import { systemCodeOf } from "~/errors";
+import { isLocked, lockHolder } from "~/disk/lock";
+import { MeshError, systemCodeOf } from "~/errors";
 import type { DaemonPaths } from "~/wire/paths";
 
 const DaemonRecord = v.object({
@@ -31,9 +31,12 @@ const DaemonRecord = v.object({
 export type LastWord = NonNullable<DaemonRecord["last_word"]>;
 type DaemonRecord = v.InferOutput<typeof DaemonRecord>;
 
+/** Who holds the lock of a daemon's directory. */
 export type Holder =
   | { kind: "none" }
   | { kind: "process"; pid: number; startedAt: string; startedWith: readonly string[] }
+  /** Somebody else: another command of ours at its work (`isOurs`), a daemon that has just begun (too), or a program that we do not know. */
+  | { kind: "other"; pid: number; program: string; isOurs: boolean }
   /** A daemon lives, but its process cannot be told from here. */
   | { kind: "hidden"; why: string };
 
@@ -41,16 +44,36 @@ export type Holder =
 export function findHolder(paths: DaemonPaths): Holder {
   if (!fileExists(paths.lock) || !isLocked(paths.lock)) return { kind: "none" };
   const record = readRecord(paths);
-  if (record === undefined) return { kind: "hidden", why: `${paths.record} does not name it` };
-  const { pid, process_start, started_at, started_with } = record;
-  if (process_start === null || processStart(pid) !== process_start) {
-    return {
-      kind: "hidden",
-      why: `process ${pid}, which ${paths.record} names, is not it here (another container, or a record left over)`,
-    };
+  const isHere = record?.process_start != null && processStart(record.pid) === record.process_start;
+  if (record !== undefined && isHere) {
+    const { pid, started_at, started_with } = record;
+    return { kind: "process", pid, startedAt: started_at, startedWith: started_with };
   }
-  return { kind: "process", pid, startedAt: started_at, startedWith: started_with };
+  const other = lockHolder(paths.lock);
+  if (other !== undefined) return { kind: "other", ...other };
+  const why =
+    record === undefined
+      ? `${paths.record} does not name it`
+      : `process ${record.pid}, which ${paths.record} names, is not it here (another container, or a record left over)`;
+  return { kind: "hidden", why };
 }
+
+/** What to tell whoever cannot have the lock because of a process that is no daemon. */
+export const heldByOther = (
+  code: "storage_failed" | "daemon_unreachable",
+  paths: DaemonPaths,
+  { pid, program, isOurs }: Holder & { kind: "other" },
+): MeshError =>
+  new MeshError(
+    code,
+    `process ${pid} (${program}) holds ${paths.lock} and is no daemon that answers; as long as it does, none can start`,
+    {
+      hint: isOurs
+        ? `It may be a command that is at work there, or a daemon that hangs: ps -fp ${pid} shows which. Wait for its end, or end it (kill ${pid}), and try again.`
+        : `See what it is (ps -fp ${pid}), end it, and try again.`,
+      details: { pid, lock: paths.lock },
+    },
+  );
 
 /**
  * Whether the process that is `pid` here is the one that the record names: a daemon in another container has an id that may be

@@ -58,11 +58,10 @@ export class Meshes {
 
   /** The mesh that a caller means by its slug or id; a file that changed a moment ago is read first. */
   byText(text: string): MeshSession {
-    const find = () => this.sessions.filter(({ mesh }) => mesh.slug === text || mesh.meshId === text);
-    let found = find();
+    let found = this.#called(text);
     if (found.length === 0) {
       this.reload();
-      found = find();
+      found = this.#called(text);
     }
     const [only, second] = found;
     const slugs = this.sessions.map(({ mesh }) => mesh.slug);
@@ -74,18 +73,22 @@ export class Meshes {
     }
     if (second !== undefined) {
       throw new MeshError("mesh_required", `${found.length} meshes are called ${text}`, {
-        hint: "Name the one you mean by its id.",
+        hint: `Name the one you mean by what stands for it alone: ${found.map(({ mesh }) => this.slugOf(mesh.meshId)).join(", ")}`,
         details: { meshes: found.map(({ mesh }) => mesh.meshId) },
       });
     }
     return only;
   }
 
-  /** The mesh as people know it; by its id when they know two by the same name, or when it was left. */
+  /** The mesh as people know it; by its id when that name is another mesh's name or id as well, or when it was left. */
   slugOf(meshId: string): string {
     const slug = this.#sessions.get(meshId)?.mesh.slug;
     if (slug === undefined) return meshId;
-    return this.sessions.filter(({ mesh }) => mesh.slug === slug).length === 1 ? slug : meshId;
+    return this.#called(slug).length === 1 ? slug : meshId;
+  }
+
+  #called(text: string): MeshSession[] {
+    return this.sessions.filter(({ mesh }) => mesh.slug === text || mesh.meshId === text);
   }
 
   start(): void {

@@ -34,7 +34,7 @@ export function answerMetrics(parts: DaemonParts): Promise<Response> {
   const { filename } = parts.outbox.db;
   return exposition.answer({
     parts,
-    startedAtMs: parts.startedAtMs,
+    startedAtMs: parts.started.atMs,
     health: healthOf(parts),
     dir: filename === ":memory:" ? undefined : dirname(filename),
   });

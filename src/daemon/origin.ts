@@ -3,7 +3,7 @@
  * everything of it ends with it. It tells whoever asks, so that a restart leads to the same daemon.
  */
 import { fileExists, readTextFile } from "~/disk/file";
-import type { Ephemeral } from "~/wire/ipc";
+import type { Ephemeral } from "~/wire/reply";
 
 /** Who starts this process anew when it ends. */
 export interface Manager {

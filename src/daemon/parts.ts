@@ -1,5 +1,5 @@
 /** What the handlers of the local API work with: the running daemon, taken apart by run.ts. */
-import type { Clock } from "~/clock";
+import type { Beginning, Clock } from "~/clock";
 import type { Inbox } from "~/daemon/db/inbox";
 import type { Outbox } from "~/daemon/db/outbox";
 import type { Drain } from "~/daemon/drain";
@@ -33,7 +33,7 @@ export interface DaemonParts {
   token: LocalToken;
   /** What is wrong with the log; nothing when it is somebody else's to look after. */
   logProblems(): Problem[];
-  startedAtMs: number;
+  started: Beginning;
   /** How it came to be, and what becomes of it when it ends. */
   origin: Origin;
   /** What went wrong at start and is not serious enough to end it. */

@@ -1,7 +1,8 @@
 /**
  * Takes the contents from messages that have ended or were read long enough ago (`storage.retention_days`), a while after the start
  * and then every `storage.upkeep_every_h`. It goes in small steps with pauses between, so that nobody who sends waits for it. Rows,
- * ids and dedupe keys stay for good. What was cleared makes room for new messages; the files do not shrink.
+ * ids and dedupe keys stay for good. What was cleared makes room for new messages; the files do not shrink. Databases as they once were
+ * hold contents, too: those that are as old go, as far as nothing is in them alone (daemon/tidying.ts).
  */
 import { type Clock, type Clocks, jumpMs, pause, readClocks, takeSteps } from "~/clock";
 import type { Pruned } from "~/daemon/db/pruned";
@@ -34,6 +35,8 @@ export interface RetentionParts {
   clock: Clock;
   settings(): Settings;
   log: Log;
+  /** Removes what nobody needs beside the databases in use (daemon/tidying.ts), and returns the names of older ones. */
+  tidy(beforeMs: number): string[];
   /** Somebody with a clock of its own (a broker) says that this host's is wrong. */
   isClockDoubted(): boolean;
 }
@@ -104,6 +107,9 @@ export class Retention {
       const sent = await this.#clearShelf(outbox, beforeMs, signal);
       const read = await this.#clearShelf(inbox, beforeMs, signal);
       if (sent + read > 0) log("info", "old_contents_cleared", { sent, read, days });
+      if (signal.aborted) return;
+      const files = this.#parts.tidy(beforeMs);
+      if (files.length > 0) log("info", "old_databases_removed", { files, days });
       this.#problems = [];
     } catch (error) {
       if (error instanceof MeshError && error.code === "daemon_stopping") return;

@@ -8,7 +8,7 @@ import { assemble } from "~/daemon/assemble";
 import { type Databases, openDatabases } from "~/daemon/databases";
 import { leaveMeshes, settle, Term } from "~/daemon/ending";
 import { claimEphemeralDirectory } from "~/daemon/ephemeral";
-import { endRecord, findHolder, writeRecord } from "~/daemon/holder";
+import { endRecord, findHolder, heldByOther, writeRecord } from "~/daemon/holder";
 import { watchHome } from "~/daemon/home";
 import { listen } from "~/daemon/ipc/listen";
 import { clearStaleSocket } from "~/daemon/ipc/stale";
@@ -17,6 +17,7 @@ import type { Meshes } from "~/daemon/meshes";
 import { findManager, type Origin } from "~/daemon/origin";
 import type { DaemonParts } from "~/daemon/parts";
 import { finishInterrupted } from "~/daemon/stopped";
+import { removeHalfWritten, removeOldDatabases } from "~/daemon/tidying";
 import { ensureOwnDirectory, ensurePrivateDirectory, storageError } from "~/disk/file";
 import { tryLock } from "~/disk/lock";
 import { type LogLimits, openStderrLog } from "~/disk/log-file";
@@ -31,9 +32,10 @@ import { LiveSettings } from "~/settings/live";
 import { type Flags, sourceText } from "~/settings/resolve";
 import type { Surroundings } from "~/settings/surroundings";
 import { version } from "~/version";
-import type { Ephemeral, Problem } from "~/wire/ipc";
+import type { Problem } from "~/wire/ipc";
 import { lockLookMsMax } from "~/wire/limits";
 import { checkSocketPath, type DaemonPaths, daemonPaths, type HostPaths } from "~/wire/paths";
+import type { Ephemeral } from "~/wire/reply";
 
 export interface DaemonReady {
   pid: number;
@@ -97,6 +99,8 @@ interface LockKeeper {
 
 function runsAlready(paths: DaemonPaths): MeshError {
   const holder = findHolder(paths);
+  // One of ours may be a daemon that begins at this very moment.
+  if (holder.kind === "other" && !holder.isOurs) return heldByOther("storage_failed", paths, holder);
   const { pid, who } =
     holder.kind === "process"
       ? { pid: holder.pid, who: ` (pid ${holder.pid}, since ${holder.startedAt})` }
@@ -136,6 +140,7 @@ async function serve(
       hint: "claudemesh daemon up --tcp-port N, or claudemesh config set daemon.tcp true",
     });
   }
+  removeHalfWritten(options.paths, log);
   const startProblems = hostProblems(options.paths, paths, settings(), clock.now(), log);
   const databases = await openDatabases(paths, {
     nowMs: clock.now(),
@@ -156,6 +161,11 @@ async function serve(
     configFile: options.paths.configFile,
     token: openLocalToken(paths.token, { clock, graceS: () => settings()["api.token_grace_s"], log }),
     logProblems: () => (logSink.problem === undefined ? [] : [logSink.problem]),
+    tidy(beforeMs) {
+      // What a crash left just before this start was too young to go at that.
+      removeHalfWritten(options.paths, log);
+      return removeOldDatabases(paths, beforeMs);
+    },
     sessionId: crypto.randomUUID(),
     settings,
     settingsProblems: () => live.problems,

@@ -1,19 +1,17 @@
 /** The daemon's files while no daemon runs: who works on them holds the daemon's own lock. */
-import { lstatSync, readdirSync, rmSync } from "node:fs";
-import { join } from "node:path";
-import { systemClock } from "~/clock";
+import { rmSync } from "node:fs";
+import { findHolder, heldByOther } from "~/daemon/holder";
 import {
   ensureOwnDirectory,
   ensurePrivateDirectory,
   fileExists,
   removeFile,
   storageError,
-  temporaryPattern,
 } from "~/disk/file";
+import { removeLeftBehind } from "~/disk/left-behind";
 import { tryLock } from "~/disk/lock";
 import { finishMoves } from "~/disk/moves";
 import { MeshError } from "~/errors";
-import { halfWrittenMs } from "~/wire/limits";
 import { type DaemonPaths, daemonPaths, type HostPaths } from "~/wire/paths";
 
 /**
@@ -23,7 +21,7 @@ import { type DaemonPaths, daemonPaths, type HostPaths } from "~/wire/paths";
 export function finishInterrupted(paths: DaemonPaths): void {
   finishMoves(paths.moves);
   try {
-    for (const path of halfWritten(paths.dir)) removeFile(path);
+    removeLeftBehind(paths.dir);
     rmSync(paths.restoring, { recursive: true, force: true });
     for (const path of [paths.outbox, paths.inbox, paths.directory])
       for (const suffix of ["", "-wal", "-shm"]) removeFile(recoveringPath(path) + suffix);
@@ -36,16 +34,6 @@ export function finishInterrupted(paths: DaemonPaths): void {
     throw storageError(`cannot remove what was left behind in ${paths.dir}`, error);
   }
 }
-
-/** Files that were to take the place of others, too old for anybody to be still at work on them. */
-const halfWritten = (dir: string): string[] =>
-  readdirSync(dir)
-    .filter((name) => temporaryPattern.test(name))
-    .map((name) => join(dir, name))
-    .filter(
-      (path) =>
-        systemClock.now() - (lstatSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0) > halfWrittenMs,
-    );
 
 /** Where a database is made that is to take the place of the one at `path`. */
 export const recoveringPath = (path: string): string => `${path}.recovering`;
@@ -64,6 +52,8 @@ export async function withDaemonStopped<T>(
   ensurePrivateDirectory(paths.dir);
   const lock = tryLock(paths.lock);
   if (lock === undefined) {
+    const holder = findHolder(paths);
+    if (holder.kind === "other") throw heldByOther("storage_failed", paths, holder);
     throw new MeshError(
       "already_running",
       `a daemon runs with ${paths.dir}: ${what} needs its files for itself`,

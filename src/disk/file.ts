@@ -23,12 +23,9 @@ import { dirname } from "node:path";
 import { MeshError, messageOf, systemCodeOf } from "~/errors";
 import { faultOf } from "~/wire/fault";
 
-/** A file that is to take the place of `target` when it is whole. */
+/** A file that is to take the place of `target` when it is whole. What a killed process leaves of it, disk/left-behind.ts removes. */
 export const temporaryPath = (target: string): string =>
   `${target}.${process.pid}.${crypto.randomUUID().slice(0, 8)}.tmp`;
-
-/** The name of such a file, and of what SQLite puts beside it while it writes one. Who is killed leaves them. */
-export const temporaryPattern = /\.\d+\.[0-9a-f]{8}\.tmp(-journal)?$/;
 
 /** Replaces `path` with `content`; a symbolic link is followed, so that a link in a dotfiles tree stays one. */
 export function writeFileAtomic(path: string, content: string | Uint8Array, mode = 0o600): void {
@@ -191,7 +188,9 @@ export function storageError(what: string, error: unknown): MeshError {
       : code;
   const hint = code.startsWith("SQLITE_CANTOPEN")
     ? "Check that it is a file, who owns it, its permissions and its directory's, and whether new files can be made there (df -i)."
-    : undefined;
+    : ["ENOTDIR", "EEXIST", "EISDIR", "ELOOP"].includes(code)
+      ? "Look at what is there: a file may stand where a directory belongs, or the other way round."
+      : undefined;
   return new MeshError("storage_failed", `${what}: ${why}`, { hint, cause: error });
 }
 

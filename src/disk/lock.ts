@@ -4,7 +4,8 @@
  * Nothing else in this process may open the file: closing any descriptor of it would release the lock (fcntl(2)).
  */
 import { Database } from "bun:sqlite";
-import { closeSync, openSync } from "node:fs";
+import { closeSync, openSync, readFileSync, readlinkSync, statSync } from "node:fs";
+import { basename } from "node:path";
 import { fileExists, storageError } from "~/disk/file";
 import { MeshError, systemCodeOf } from "~/errors";
 
@@ -56,9 +57,15 @@ const changeWaitMs = 5_000;
 export function lockToChange(path: string): Lock {
   const lock = tryLock(path, changeWaitMs);
   if (lock !== undefined) return lock;
-  throw new MeshError("storage_failed", `another process has held ${path} for ${changeWaitMs / 1000} s`, {
-    hint: "See which claudemesh command is still running, end it, and try again.",
-  });
+  const holder = lockHolder(path);
+  const who = holder === undefined ? "" : ` (pid ${holder.pid}, ${holder.program})`;
+  throw new MeshError(
+    "storage_failed",
+    `another process${who} has held ${path} for ${changeWaitMs / 1000} s`,
+    {
+      hint: "See which claudemesh command is still running, end it, and try again.",
+    },
+  );
 }
 
 /** Whether some process holds the lock right now; must not be asked by the holder itself. */
@@ -66,4 +73,51 @@ export function isLocked(path: string): boolean {
   const lock = tryLock(path);
   lock?.release();
   return lock === undefined;
+}
+
+export interface LockHolder {
+  pid: number;
+  /** The name of its executable. */
+  program: string;
+  /** The same as that of this process. */
+  isOurs: boolean;
+}
+
+/**
+ * Which other process has a lock on this file, of whatever kind, as the kernel tells (proc_locks(5)). Undefined when nobody has, and
+ * where that cannot be told: not on Linux, in another container, on file systems of several layers.
+ */
+export function lockHolder(path: string): LockHolder | undefined {
+  if (process.platform !== "linux") return undefined;
+  try {
+    const { dev, ino } = statSync(path, { bigint: true });
+    const hex = (number: bigint): string => number.toString(16).padStart(2, "0");
+    const major = ((dev >> 8n) & 0xfffn) | ((dev >> 32n) & ~0xfffn);
+    const minor = (dev & 0xffn) | ((dev >> 12n) & ~0xffn);
+    const file = `${hex(major)}:${hex(minor)}:${ino}`;
+    // `1: POSIX  ADVISORY  WRITE 4711 fe:00:12345 0 EOF`; one that only waits for it has an arrow after its number.
+    const pid = readFileSync("/proc/locks", "latin1")
+      .split("\n")
+      .map((line) => line.split(/\s+/))
+      .filter(([, kind, , , , place]) => kind !== "->" && place === file)
+      .map(([, , , , id]) => Number(id))
+      .find((id) => id > 0 && id !== process.pid);
+    if (pid === undefined) return undefined;
+    const program = programOf(pid);
+    return { pid, program, isOurs: program === programOf(process.pid) };
+  } catch (error) {
+    if (systemCodeOf(error) === undefined) throw error;
+    return undefined; // It has just ended, or /proc is hidden from us.
+  }
+}
+
+function programOf(pid: number): string {
+  try {
+    // An upgrade may have removed it meanwhile.
+    return basename(readlinkSync(`/proc/${pid}/exe`).replace(/ \(deleted\)$/, ""));
+  } catch (error) {
+    if (!["EACCES", "EPERM"].includes(systemCodeOf(error) ?? "")) throw error;
+    // Somebody else's process: what it calls itself, then.
+    return readFileSync(`/proc/${pid}/comm`, "utf8").trim();
+  }
 }

@@ -16,17 +16,9 @@ import {
   statSync,
 } from "node:fs";
 import { basename, dirname, join } from "node:path";
-import { systemClock } from "~/clock";
-import {
-  fileBytes,
-  removeFile,
-  storageError,
-  syncDirectory,
-  temporaryPath,
-  temporaryPattern,
-} from "~/disk/file";
+import { fileBytes, removeFile, storageError, syncDirectory, temporaryPath } from "~/disk/file";
+import { removeLeftBehind } from "~/disk/left-behind";
 import { MeshError, messageOf, systemCodeOf } from "~/errors";
-import { halfWrittenMs } from "~/wire/limits";
 
 const busyTimeoutMs = 5_000;
 const walAttemptsMax = 100;
@@ -143,23 +135,13 @@ function takeStep(db: Database, version: number, step: SchemaStep): void {
 function keepCopy(db: Database, version: number): void {
   const path = db.filename;
   if (path === "" || path === ":memory:") return;
-  const prefix = `${basename(path)}.before-v`;
-  const namesLike = (end: RegExp): string[] =>
-    readdirSync(dirname(path)).filter(
-      (name) => name.startsWith(prefix) && end.test(name.slice(prefix.length)),
-    );
   try {
-    // Of a process that was killed at this: each is as large as the database. One that is at it now writes to its own all the time.
-    for (const name of namesLike(temporaryPattern)) {
-      const left = join(dirname(path), name);
-      const writtenMs = statSync(left, { throwIfNoEntry: false })?.mtimeMs;
-      if (writtenMs !== undefined && systemClock.now() - writtenMs > halfWrittenMs) removeFile(left);
-    }
+    // Each is as large as the database.
+    removeLeftBehind(dirname(path), (name) => name.startsWith(copyPrefix(path)));
     snapshot(db, `${path}.before-v${version + 1}`);
-    const copies = namesLike(/^\d+$/);
-    const versionOf = (name: string): number => Number(name.slice(prefix.length));
-    copies.sort((a, b) => versionOf(b) - versionOf(a));
-    for (const name of copies.slice(copiesKept)) removeFile(join(dirname(path), name));
+    const versionOf = (copy: string): number => Number(copy.slice(copy.lastIndexOf("v") + 1));
+    const copies = copiesOf(path).sort((a, b) => versionOf(b) - versionOf(a));
+    for (const copy of copies.slice(copiesKept)) removeFile(copy);
   } catch (error) {
     const needed = Math.ceil(statSync(path).size / 1e6);
     const failure = storageError(`cannot keep a copy of ${path} before its schema is brought forward`, error);
@@ -169,6 +151,25 @@ function keepCopy(db: Database, version: number): void {
       cause: error,
     });
   }
+}
+
+/** Removes the copies of the database at `path` that were made before `beforeMs`, and returns their paths. */
+export function removeCopies(path: string, beforeMs: number): string[] {
+  const old = copiesOf(path).filter((copy) => {
+    const status = statSync(copy, { throwIfNoEntry: false });
+    return status?.isFile() === true && status.mtimeMs < beforeMs;
+  });
+  for (const copy of old) removeFile(copy);
+  return old;
+}
+
+const copyPrefix = (path: string): string => `${basename(path)}.before-v`;
+
+function copiesOf(path: string): string[] {
+  const prefix = copyPrefix(path);
+  return readdirSync(dirname(path))
+    .filter((name) => name.startsWith(prefix) && /^\d+$/.test(name.slice(prefix.length)))
+    .map((name) => join(dirname(path), name));
 }
 
 /**

@@ -6,6 +6,7 @@ import { linkSync, lstatSync, renameSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { removeFile, storageError } from "~/disk/file";
 import { MeshError, messageOf, systemCodeOf } from "~/errors";
+import { staleSocketMsMax } from "~/wire/limits";
 import { checkSocketPath, isSocketPathTooLong } from "~/wire/paths";
 
 export interface SocketListener {
@@ -60,12 +61,20 @@ export async function giveSocket(
   } finally {
     process.umask(umask);
   }
+  const own = identityAt(path);
   return {
     close() {
       listener.stop(false);
-      removeFile(path);
+      // Somebody may have removed it, and somebody else may listen there now.
+      if (identityAt(path) === own) removeFile(path);
     },
   };
+}
+
+/** Tells a file from a later one of the same name. Undefined when there is none. */
+function identityAt(path: string): string | undefined {
+  const status = lstatSync(path, { bigint: true, throwIfNoEntry: false });
+  return status === undefined ? undefined : `${status.ino} ${status.mtimeNs}`;
 }
 
 /** Throws `EEXIST` when somebody was quicker. */
@@ -94,9 +103,14 @@ async function makeWayForSocket(path: string): Promise<void> {
       hint: "Choose another path, or remove what is there if it is not needed.",
     });
   }
+  const tried = identityAt(path);
   const refusal = await tryToConnect(path);
   if (refusal === "ENOENT") return;
-  if (refusal === "ECONNREFUSED") return removeFile(path);
+  if (refusal === "ECONNREFUSED") {
+    // Unless somebody else has made way meanwhile, and listens: then the place is not free.
+    if (identityAt(path) === tried) removeFile(path);
+    return;
+  }
   throw inUse(
     path,
     refusal === undefined
@@ -116,6 +130,17 @@ async function tryToConnect(path: string): Promise<string | undefined> {
   try {
     const socket = await Bun.connect({ unix: path, socket: { data: () => undefined } });
     socket.end();
+    return undefined;
+  } catch {
+    return await refusalOf(path);
+  }
+}
+
+/** `Bun.connect` calls other failures refusals, too. `fetch` tells them apart, but would say something to whoever is there. */
+async function refusalOf(path: string): Promise<string | undefined> {
+  try {
+    const signal = AbortSignal.timeout(staleSocketMsMax);
+    await (await fetch("http://localhost/", { unix: path, signal, redirect: "error" })).body?.cancel();
     return undefined;
   } catch (error) {
     return systemCodeOf(error) ?? messageOf(error);

@@ -36,10 +36,12 @@ export interface Attempt {
   end(): void;
 }
 
+export const attemptsDir = (configDir: string): string => join(configDir, "pending");
+
 /** The attempt with this subject (what is created or which invite is used), begun now or by an earlier run. */
 export function beginAttempt(configDir: string, subject: readonly string[]): Attempt {
   ensureOwnDirectory(configDir);
-  const directory = join(configDir, "pending");
+  const directory = attemptsDir(configDir);
   ensurePrivateDirectory(directory);
   const name = createHash("sha256").update(JSON.stringify(subject)).digest("hex").slice(0, 32);
   const path = join(directory, `${name}.json`);
@@ -65,7 +67,7 @@ export function beginAttempt(configDir: string, subject: readonly string[]): Att
 
 /** Puts attempts aside that are another host's: these keys may be known to a broker as that host's. */
 export function setAttemptsAside(configDir: string, suffix: string): void {
-  const directory = join(configDir, "pending");
+  const directory = attemptsDir(configDir);
   if (!fileExists(directory) || !readdirSync(directory).some((name) => name.endsWith(".json"))) return;
   try {
     renameSync(directory, `${directory}.${suffix}`);

@@ -7,7 +7,7 @@ export const processFamilies: readonly Family<{ startedAtMs: number }>[] = [
   {
     name: "process_start_time_seconds",
     type: "gauge",
-    help: "When it started, in seconds since 1970.",
+    help: "When it started, in seconds since 1970, by the clock as it is set now.",
     labels: [],
     read: ({ startedAtMs }) => [[startedAtMs / 1000]],
   },

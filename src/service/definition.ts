@@ -6,6 +6,7 @@ import { createHash } from "node:crypto";
 import { join, resolve } from "node:path";
 import { MeshError } from "~/errors";
 import type { Account } from "~/service/account";
+import { lastingSearchPath } from "~/service/search-path";
 import { heapCheckEveryMs } from "~/wire/limits";
 import { daemonPaths, type HostPaths, hostPaths } from "~/wire/paths";
 
@@ -43,6 +44,9 @@ export function defineService({ scope, account, executable, paths, env }: Servic
   if (paths.daemonDir !== join(paths.configDir, "daemon"))
     environment.CLAUDEMESH_DAEMON_DIR = paths.daemonDir;
   if (env.NODE_EXTRA_CA_CERTS) environment.NODE_EXTRA_CA_CERTS = resolve(env.NODE_EXTRA_CA_CERTS);
+  // What the managers give by themselves has no programs of a person's own, such as the agents that the daemon hosts.
+  const searchPath = lastingSearchPath(env.PATH);
+  if (searchPath !== "") environment.PATH = searchPath;
   for (const path of [executable, account.name, account.home, paths.daemonDir, ...Object.values(environment)])
     refuseUnprintable(path);
   return {
@@ -87,6 +91,6 @@ const unprintable = /[\u0000-\u001f\u007f\ufffd-\uffff]/;
 function refuseUnprintable(path: string): void {
   if (!unprintable.test(path)) return;
   throw new MeshError("path_unsafe", `${JSON.stringify(path)} cannot stand in the file of a service`, {
-    hint: "It holds a control character or is no UTF-8. Choose another directory.",
+    hint: "It holds a control character or is no UTF-8. Choose another directory, or take it out of PATH.",
   });
 }

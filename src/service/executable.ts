@@ -35,12 +35,17 @@ export function stableExecutable({ execPath, pathVariable = "" }: ExecutableClue
 }
 
 /** A link in a directory that goes with the session or the next boot is no better than what it leads to. */
-const isLasting = (path: string, real: string): boolean =>
-  !fleeting.test(dirname(path)) || fleeting.test(real);
-const fleeting = /^\/(private\/)?(run|tmp|dev|proc|var\/(run|tmp|folders))\//;
+const isLasting = (path: string, real: string): boolean => !isFleeting(dirname(path)) || isFleeting(real);
+
+/**
+ * Below a directory whose files go by themselves: with the session, at the next boot, or when they are old. The rest of /run is not
+ * meant: NixOS has its links to the current versions there, and makes them at every boot.
+ */
+export const isFleeting = (path: string): boolean =>
+  /^\/(private\/)?(tmp|dev|proc|run\/user|var\/(run\/user|tmp|folders))(\/|$)/.test(path);
 
 /** Undefined when nothing is there, or nothing that we may look at. */
-function realPathOf(path: string): string | undefined {
+export function realPathOf(path: string): string | undefined {
   try {
     return realpathSync(path);
   } catch (error) {

@@ -2,20 +2,11 @@
  * Installing and removing the daemon's service: the order in which files are written, the manager is told and a daemon that runs
  * already hands over. Until the manager has taken the new unit everything can be, and is, put back as it was.
  */
-import {
-  closeSync,
-  fchmodSync,
-  fsyncSync,
-  lstatSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  unlinkSync,
-  writeFileSync,
-} from "node:fs";
-import { basename, dirname, join } from "node:path";
+import { lstatSync, mkdirSync } from "node:fs";
+import { basename, dirname } from "node:path";
 import { type Clock, systemClock } from "~/clock";
+import { readTextFile, removeFile, storageError, writeFileAtomic } from "~/disk/file";
+import { removeLeftBehind } from "~/disk/left-behind";
 import { MeshError, messageOf, systemCodeOf } from "~/errors";
 import type { ServiceManager } from "~/service/service-manager";
 import { serviceReadyMsMax } from "~/wire/limits";
@@ -158,7 +149,7 @@ function kindOf(path: string): Kind | undefined {
     return status.isFile() ? "file" : status.isSymbolicLink() ? "link" : "other";
   } catch (error) {
     if (["ENOENT", "ENOTDIR"].includes(systemCodeOf(error) ?? "")) return undefined;
-    throw fileError("cannot look at", path, error);
+    throw storageError(`cannot look at ${path}`, error);
   }
 }
 
@@ -171,57 +162,21 @@ function readUnit(path: string): string | undefined {
       hint: "It may have been masked, or come from another tool. Look where it leads, and remove it if it is not needed.",
     });
   }
-  try {
-    return readFileSync(path, "utf8");
-  } catch (error) {
-    throw fileError("cannot read", path, error);
-  }
+  return readTextFile(path);
 }
 
-/** Whole or not at all. Others may read it: it holds paths and nothing secret. */
+/** Others may read it: it holds paths and nothing secret. */
 function writeUnit(path: string, text: string): void {
-  const temporary = join(dirname(path), `.${basename(path)}.${process.pid}.tmp`);
   try {
     mkdirSync(dirname(path), { recursive: true });
-    const fd = openSync(temporary, "w", 0o644);
-    try {
-      writeFileSync(fd, text);
-      fchmodSync(fd, 0o644);
-      fsyncSync(fd);
-    } finally {
-      closeSync(fd);
-    }
-    renameSync(temporary, path);
   } catch (error) {
-    removeUnit(temporary);
-    throw fileError("cannot write", path, error);
+    throw storageError(`cannot write ${path}`, error);
   }
+  removeLeftBehind(dirname(path), (name) => name === basename(path));
+  writeFileAtomic(path, text, 0o644);
 }
 
+/** There may not even be a directory that it could be in. */
 function removeUnit(path: string): void {
-  try {
-    unlinkSync(path);
-  } catch (error) {
-    if (!["ENOENT", "ENOTDIR"].includes(systemCodeOf(error) ?? ""))
-      throw fileError("cannot remove", path, error);
-  }
-}
-
-function fileError(what: string, path: string, error: unknown): MeshError {
-  const code = systemCodeOf(error) ?? "";
-  if (code === "ENOSPC" || code === "EDQUOT") {
-    return new MeshError("storage_full", `${what} ${path}: no space left on the disk`, {
-      hint: "Free some space and try again; nothing was changed.",
-      cause: error,
-    });
-  }
-  const isReadOnly = ["EACCES", "EPERM", "EROFS"].includes(code);
-  return new MeshError(
-    isReadOnly ? "storage_read_only" : "storage_failed",
-    `${what} ${path}: ${code || error}`,
-    {
-      hint: "Check the owner and permissions of its directory.",
-      cause: error,
-    },
-  );
+  if (kindOf(path) !== undefined) removeFile(path);
 }

@@ -1,12 +1,13 @@
 /** launchd, by launchctl: the agents of whoever is logged in at the screen, or the daemons of the system. */
 import { join } from "node:path";
 import { systemClock } from "~/clock";
-import { MeshError, messageOf } from "~/errors";
+import { MeshError } from "~/errors";
 import { quoteForShell } from "~/service/cron";
-import { isUsualDirectory, type ServiceDefinition, serviceSuffix } from "~/service/definition";
+import type { ServiceDefinition } from "~/service/definition";
 import { launchdLabel, renderLaunchdPlist } from "~/service/launchd";
 import { mustRun, type ProgramEnd, type Programs, runProgram, said } from "~/service/program";
 import type { ManagerOptions, ServiceManager, ServiceState } from "~/service/service-manager";
+import { placeUnit } from "~/service/unit-place";
 import { serviceCommandMsMax } from "~/wire/limits";
 
 const pollEveryMs = 100;
@@ -27,15 +28,19 @@ export class LaunchdManager implements ServiceManager {
     this.#programs = programs;
     const isSystem = service.scope === "system";
     const label = launchdLabel(service);
-    const agents = join(home, "Library/LaunchAgents");
-    const daemons = join(root, "Library/LaunchDaemons");
-    this.unitPath = join(isSystem ? daemons : agents, `${label}.plist`);
+    const { unitPath, rivals } = placeUnit(service, {
+      directories: { user: join(home, "Library/LaunchAgents"), system: join(root, "Library/LaunchDaemons") },
+      fileOf: (named) => `${launchdLabel(named)}.plist`,
+      startSystem: (named) => `sudo launchctl kickstart -k system/${launchdLabel(named)}`,
+      homebrewFile: "homebrew.mxcl.claudemesh.plist",
+    });
+    this.unitPath = unitPath;
+    this.rivals = rivals;
     this.unit = renderLaunchdPlist(service);
     this.#domain = isSystem ? "system" : `gui/${service.account.uid}`;
     this.#target = `${this.#domain}/${label}`;
     this.bootCommand = `launchctl bootstrap ${this.#domain} ${quoteForShell(this.unitPath)}`;
     this.logCommand = `tail -n 50 ${quoteForShell(service.logFile)}`;
-    this.rivals = rivalsOf(service, agents, daemons);
   }
 
   async check(): Promise<void> {
@@ -67,6 +72,7 @@ export class LaunchdManager implements ServiceManager {
       pid,
       text: `${field("state") ?? "not loaded"}${lastExit === undefined ? "" : `, its last exit code: ${lastExit}`}`,
       givenUp: false,
+      hasFailed: false,
     };
   }
 
@@ -111,15 +117,8 @@ export class LaunchdManager implements ServiceManager {
   }
 
   async #must(...args: string[]): Promise<void> {
-    try {
-      await mustRun(this.#programs, "launchctl", args);
-    } catch (error) {
-      if (!(error instanceof MeshError) || error.code !== "service_failed") throw error;
-      throw new MeshError("service_failed", messageOf(error), {
-        hint: `launchctl print ${this.#target}; ${this.logCommand}`,
-        cause: error,
-      });
-    }
+    const hint = `launchctl print ${this.#target}; ${this.logCommand}`;
+    await mustRun(this.#programs, "launchctl", args, { hint });
   }
 }
 
@@ -127,18 +126,3 @@ const failed = (what: string, end: ProgramEnd | undefined): MeshError =>
   new MeshError("service_failed", `${what} did not remove it: ${end === undefined ? "" : said(end)}`, {
     hint: "Try the same by hand to see more.",
   });
-
-function rivalsOf(service: ServiceDefinition, agents: string, daemons: string): ServiceManager["rivals"] {
-  const { scope, account, daemonDir } = service;
-  const isSystem = scope === "system";
-  const other = `${launchdLabel({ suffix: serviceSuffix(isSystem ? "user" : "system", account, daemonDir) })}.plist`;
-  const uninstall = "claudemesh daemon uninstall-service";
-  return [
-    isSystem
-      ? { path: join(agents, other), remove: `as ${account.name}: ${uninstall}` }
-      : { path: join(daemons, other), remove: `sudo ${uninstall} --system` },
-    ...(isUsualDirectory(service)
-      ? [{ path: join(agents, "homebrew.mxcl.claudemesh.plist"), remove: "brew services stop claudemesh" }]
-      : []),
-  ];
-}

@@ -64,12 +64,12 @@ export async function runProgram(
   });
 }
 
-/** As `runProgram`; a missing program and any status but 0 are `service_failed`, with what it said. */
+/** As `runProgram`; a missing program and any status but 0 are `service_failed`, with what it said. `hint`: what shows more of a failure. */
 export async function mustRun(
   programs: Programs,
   name: string,
   args: readonly string[],
-  options: RunOptions = {},
+  { hint = "Try the same by hand to see more.", ...options }: RunOptions & { hint?: string } = {},
 ): Promise<ProgramEnd> {
   const end = await runProgram(programs, name, args, options);
   if (end?.status === 0) return end;
@@ -79,7 +79,7 @@ export async function mustRun(
     end === undefined
       ? `there is no ${name} on PATH`
       : `${shown} ended with status ${end.status}${said(end) === "" ? "" : `: ${said(end)}`}`,
-    { hint: end === undefined ? "Add its directory to PATH." : "Try the same by hand to see more." },
+    { hint: end === undefined ? "Add its directory to PATH." : hint },
   );
 }
 

@@ -1,5 +1,5 @@
 /** What installing a service needs of launchd and of systemd. Both are asked through their own programs. */
-import type { ServiceDefinition } from "~/service/definition";
+import type { ServiceDefinition, ServiceScope } from "~/service/definition";
 import { LaunchdManager } from "~/service/launchd-manager";
 import type { Programs } from "~/service/program";
 import { SystemdManager } from "~/service/systemd-manager";
@@ -11,8 +11,19 @@ export interface ServiceState {
   pid: number | undefined;
   /** In the manager's words, for a person. */
   text: string;
-  /** It will not be started again by itself. */
+  /** It will not be started again by itself, until the next boot or login. */
   givenUp: boolean;
+  /** Because it failed, and not because somebody stopped it. */
+  hasFailed: boolean;
+}
+
+export interface RivalUnit {
+  path: string;
+  scope: ServiceScope;
+  /** What a person types to be rid of it. */
+  remove: string;
+  /** What a person types to have it run the daemon now. */
+  start: string;
 }
 
 export interface ServiceManager {
@@ -24,8 +35,8 @@ export interface ServiceManager {
   readonly bootCommand: string;
   /** What shows its log. */
   readonly logCommand: string;
-  /** Files of other services that would run the same daemon, and how each is removed. */
-  readonly rivals: readonly { path: string; remove: string }[];
+  /** Other services that would run the same daemon, where there is such a file. */
+  readonly rivals: readonly RivalUnit[];
   /** Throws `no_service_manager`, saying what can be done instead. */
   check(): Promise<void>;
   /** All false when there is no manager to ask. */

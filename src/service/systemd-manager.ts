@@ -1,12 +1,13 @@
 /** systemd, by systemctl and loginctl: the manager of the system, or the one that every logged-in user has. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { MeshError, messageOf } from "~/errors";
+import { MeshError } from "~/errors";
 import { cronLine } from "~/service/cron";
-import { isUsualDirectory, type ServiceDefinition, serviceSuffix } from "~/service/definition";
+import type { ServiceDefinition } from "~/service/definition";
 import { mustRun, type Programs, type RunOptions, runProgram, said } from "~/service/program";
 import type { ManagerOptions, ServiceManager, ServiceState } from "~/service/service-manager";
 import { renderSystemdUnit, systemdUnitName } from "~/service/systemd";
+import { placeUnit } from "~/service/unit-place";
 
 export class SystemdManager implements ServiceManager {
   readonly unitPath: string;
@@ -25,16 +26,23 @@ export class SystemdManager implements ServiceManager {
     this.#programs = programs;
     this.#name = systemdUnitName(service);
     const isSystem = service.scope === "system";
-    const systemDir = join(root, "etc/systemd/system");
     // Root's own variable says nothing about the user whom a system service is for.
     const configHome = isSystem ? undefined : programs.env.XDG_CONFIG_HOME;
-    const userDir = join(configHome || join(home, ".config"), "systemd/user");
-    this.unitPath = join(isSystem ? systemDir : userDir, this.#name);
+    const { unitPath, rivals } = placeUnit(service, {
+      directories: {
+        user: join(configHome || join(home, ".config"), "systemd/user"),
+        system: join(root, "etc/systemd/system"),
+      },
+      fileOf: systemdUnitName,
+      startSystem: (named) => `sudo systemctl restart ${systemdUnitName(named)}`,
+      homebrewFile: "homebrew.claudemesh.service",
+    });
+    this.unitPath = unitPath;
+    this.rivals = rivals;
     this.unit = renderSystemdUnit(service);
     this.#scope = isSystem ? [] : ["--user"];
     this.bootCommand = ["systemctl", ...this.#scope, "enable", "--now", this.#name].join(" ");
     this.logCommand = ["journalctl", ...this.#scope, "-u", this.#name, "-n 50"].join(" ");
-    this.rivals = rivalsOf(service, systemDir, userDir);
   }
 
   async check(): Promise<void> {
@@ -73,6 +81,7 @@ export class SystemdManager implements ServiceManager {
         `${active} (${values.get("SubState") ?? "unknown"})` +
         `${values.get("Result") === "success" ? "" : `, ${values.get("Result")}`}` +
         `${status === "0" ? "" : `, its last exit status was ${status}`}`,
+      hasFailed: active === "failed",
       givenUp: active === "failed" || (active === "inactive" && values.get("SubState") === "dead"),
     };
   }
@@ -104,23 +113,12 @@ export class SystemdManager implements ServiceManager {
   }
 
   async #must(...args: string[]): Promise<void> {
-    try {
-      await mustRun(this.#programs, "systemctl", [...this.#scope, ...args], this.#options());
-    } catch (error) {
-      if (!(error instanceof MeshError) || error.code !== "service_failed") throw error;
-      throw new MeshError("service_failed", messageOf(error), {
-        hint: `${["systemctl", ...this.#scope, "status", this.#name].join(" ")}; ${this.logCommand}`,
-        cause: error,
-      });
-    }
+    const hint = `${["systemctl", ...this.#scope, "status", this.#name].join(" ")}; ${this.logCommand}`;
+    await mustRun(this.#programs, "systemctl", [...this.#scope, ...args], { ...this.#options(), hint });
   }
 
-  /** Where a user's manager listens is lost on the way through su and cron, but is always the same place. */
   #options(): RunOptions {
-    const { env } = this.#programs;
-    const runtimeDir = `/run/user/${this.#service.account.uid}`;
-    if (this.#scope.length === 0 || env.XDG_RUNTIME_DIR || !existsSync(runtimeDir)) return {};
-    return { env: { XDG_RUNTIME_DIR: runtimeDir } };
+    return this.#scope.length === 0 ? {} : toUserManager(this.#programs, this.#service.account.uid);
   }
 
   #absent(message: string): MeshError {
@@ -132,19 +130,10 @@ export class SystemdManager implements ServiceManager {
   }
 }
 
-function rivalsOf(service: ServiceDefinition, systemDir: string, userDir: string): ServiceManager["rivals"] {
-  const { scope, account, daemonDir } = service;
-  const isSystem = scope === "system";
-  const other = systemdUnitName({ suffix: serviceSuffix(isSystem ? "user" : "system", account, daemonDir) });
-  const uninstall = "claudemesh daemon uninstall-service";
-  return [
-    isSystem
-      ? { path: join(userDir, other), remove: `as ${account.name}: ${uninstall}` }
-      : { path: join(systemDir, other), remove: `sudo ${uninstall} --system` },
-    ...(isUsualDirectory(service)
-      ? [{ path: join(userDir, "homebrew.claudemesh.service"), remove: "brew services stop claudemesh" }]
-      : []),
-  ];
+/** Where a user's manager listens is lost on the way through su and cron, but is always the same place. */
+export function toUserManager({ env }: Programs, uid: number, root = "/"): RunOptions {
+  const runtimeDir = join(root, `run/user/${uid}`);
+  return env.XDG_RUNTIME_DIR || !existsSync(runtimeDir) ? {} : { env: { XDG_RUNTIME_DIR: runtimeDir } };
 }
 
 /** Whether the user's services run without a login, from boot on; undefined when that could not be found out. */

@@ -11,7 +11,9 @@ import {
   waitMsDefault,
   waitMsMax,
 } from "~/wire/limits";
+import { places } from "~/wire/place";
 import { Profile } from "~/wire/profile";
+import { everyAnswer, SendReply } from "~/wire/reply";
 import { ClientMessageId, JsonObject, Priority, Status } from "~/wire/text";
 
 const Time = v.pipe(v.string(), v.isoTimestamp());
@@ -35,29 +37,6 @@ const Page = v.exactOptional(WholeNumber(1, ipcPageMax), String(ipcPageDefault))
 
 // ── Answers ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-/** On every answer to a caller that was let in: the version of the daemon that gives it. */
-export const versionHeader = "claudemesh-version";
-/** On every answer of an ephemeral daemon: when it ends by itself, or `end` when nobody said. */
-export const ephemeralHeader = "claudemesh-ephemeral";
-
-/** Nothing outlives the daemon that says this: not the messages, not the keys, not the memberships. */
-export const Ephemeral = v.object({
-  /** When it ends by itself at the latest. */
-  until: v.exactOptional(Time),
-});
-export type Ephemeral = v.InferOutput<typeof Ephemeral>;
-
-/** What any answer may say besides its own fields. */
-const everyAnswer = { ephemeral: v.exactOptional(Ephemeral) };
-
-export const ErrorReply = v.looseObject({
-  ...everyAnswer,
-  error: Text,
-  message: Text,
-  hint: v.exactOptional(Text),
-});
-export type ErrorReply = v.InferOutput<typeof ErrorReply>;
-
 export const ConflictReply = v.looseObject({
   ...everyAnswer,
   error: v.picklist(["idempotency_key_reused", "id_in_use", "not_requeueable"]),
@@ -70,6 +49,15 @@ export const ConflictReply = v.looseObject({
 });
 
 export const ChallengeReply = v.object({ ...everyAnswer, proof: Text });
+
+/** What a client may rely on beyond the first version of this API. */
+export const ipcFeatures = [
+  "idempotency_key_header",
+  "wait_accepted",
+  "events_replay",
+  "requeue",
+  "token_rotate",
+] as const;
 
 export const VersionReply = v.object({
   ...everyAnswer,
@@ -137,15 +125,6 @@ export const SendRequest = v.strictObject({
 });
 export type SendRequest = v.InferOutput<typeof SendRequest>;
 export type SendRequestInput = v.InferInput<typeof SendRequest>;
-
-export const SendReply = v.object({
-  ...everyAnswer,
-  client_message_id: Text,
-  status: v.picklist(["queued", "inflight", "accepted"]),
-  duplicate: v.boolean(),
-  broker_message_id: v.exactOptional(Text),
-});
-export type SendReply = v.InferOutput<typeof SendReply>;
 
 const Receipt = v.object({
   recipient: v.object({ name: Text, pubkey: Text }),
@@ -345,8 +324,7 @@ const NoQuery = v.strictObject({});
 
 export const routes = {
   challenge: route({
-    method: "GET",
-    path: "/v1/challenge",
+    ...places.challenge,
     summary: "Proof that this server knows the local token: HMAC-SHA-256(token, nonce) in hex",
     query: v.strictObject({
       nonce: v.pipe(
@@ -358,29 +336,25 @@ export const routes = {
     responses: { 200: ChallengeReply },
   }),
   version: route({
-    method: "GET",
-    path: "/v1/version",
+    ...places.version,
     summary: "Versions and what each broker can do",
     query: NoQuery,
     responses: { 200: VersionReply },
   }),
   health: route({
-    method: "GET",
-    path: "/v1/health",
+    ...places.health,
     summary: "How the daemon is, what is wrong, and what to do about it",
     query: NoQuery,
     responses: { 200: v.union([HealthReply, PublicHealthReply]) },
   }),
   send: route({
-    method: "POST",
-    path: "/v1/send",
+    ...places.send,
     summary: "Queue a message; the answer leaves when it is on this disk",
     body: SendRequest,
     responses: { 200: SendReply, 202: SendReply, 409: ConflictReply },
   }),
   message: route({
-    method: "GET",
-    path: "/v1/messages/:client_message_id",
+    ...places.message,
     summary: "What became of a sent message; `wait` answers when it got that far",
     query: v.strictObject({
       wait: v.exactOptional(v.picklist(["accepted", "delivered", "read", "reply"])),
@@ -389,8 +363,7 @@ export const routes = {
     responses: { 200: SentMessage },
   }),
   inbox: route({
-    method: "GET",
-    path: "/v1/inbox",
+    ...places.inbox,
     summary: "What arrived, oldest first after a cursor, or the newest",
     query: v.strictObject({
       after: v.exactOptional(v.string()),
@@ -405,8 +378,7 @@ export const routes = {
     responses: { 200: InboxReply },
   }),
   inboxAck: route({
-    method: "POST",
-    path: "/v1/inbox/ack",
+    ...places.inboxAck,
     summary: "Mark messages as read",
     body: v.strictObject({
       ids: v.pipe(v.array(v.string()), v.maxLength(ipcPageMax, `at most ${ipcPageMax} ids`)),
@@ -414,37 +386,32 @@ export const routes = {
     responses: { 200: v.object({ ...everyAnswer, acknowledged: Count, unknown: v.array(Text) }) },
   }),
   events: route({
-    method: "GET",
-    path: "/v1/events",
+    ...places.events,
     summary: "Live events; stored ones are replayed after `Last-Event-ID` or `since`",
     query: v.strictObject({ since: v.exactOptional(v.string()) }),
     responses: { 200: Text },
     contentType: "text/event-stream",
   }),
   peers: route({
-    method: "GET",
-    path: "/v1/peers",
+    ...places.peers,
     summary: "Who is there; `all=1` with members that are away",
     query: v.strictObject({ all: v.exactOptional(Flag), mesh: v.exactOptional(v.string()) }),
     responses: { 200: PeersReply },
   }),
   profile: route({
-    method: "GET",
-    path: "/v1/profile",
+    ...places.profile,
     summary: "How this host presents itself",
     query: NoQuery,
     responses: { 200: ProfileReply },
   }),
   setProfile: route({
-    method: "POST",
-    path: "/v1/profile",
+    ...places.setProfile,
     summary: "Change how this host presents itself",
     body: ProfileRequest,
     responses: { 200: ProfileReply },
   }),
   outbox: route({
-    method: "GET",
-    path: "/v1/outbox",
+    ...places.outbox,
     summary: "Sent messages, newest first, without bodies",
     query: v.strictObject({
       status: v.exactOptional(v.picklist([...outboxStatuses, "failed", "retrying"])),
@@ -455,37 +422,32 @@ export const routes = {
     responses: { 200: OutboxReply },
   }),
   outboxRow: route({
-    method: "GET",
-    path: "/v1/outbox/:id",
+    ...places.outboxRow,
     summary: "One sent message with its requeue chain",
     query: NoQuery,
     responses: { 200: OutboxRowReply },
   }),
   requeue: route({
-    method: "POST",
-    path: "/v1/outbox/requeue",
+    ...places.requeue,
     summary: "Retire a dead or pending row and send its content under a new id",
     body: RequeueRequest,
     responses: { 200: RequeueReply, 409: ConflictReply },
   }),
   metrics: route({
-    method: "GET",
-    path: "/v1/metrics",
+    ...places.metrics,
     summary: "Counts, times and sizes for Prometheus",
     query: NoQuery,
     responses: { 200: Text },
     contentType: metricsContentType,
   }),
   rotateToken: route({
-    method: "POST",
-    path: "/v1/token/rotate",
+    ...places.rotateToken,
     summary: "Renew the local token in its file; the old one is taken until `grace_until`",
     query: NoQuery,
     responses: { 200: v.object({ ...everyAnswer, rotated_at: Time, grace_until: Time }) },
   }),
   openapi: route({
-    method: "GET",
-    path: "/v1/openapi.json",
+    ...places.openapi,
     summary: "This API as OpenAPI 3.1",
     query: NoQuery,
     responses: { 200: v.looseObject({ openapi: Text }) },

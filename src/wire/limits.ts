@@ -255,6 +255,7 @@ export const heapCheckEveryMs = 30_000;
 // Agent shim
 /** The JSON of one frame, its length not counted. */
 export const shimFrameBytesMax = 1_048_576;
+export const shimMessageIdCharsMax = 1024;
 /** How long a peer may leave what was written to it unread. */
 export const shimWriteTimeoutMs = 2_000;
 /** Messages that wait for an agent that is at work. */
@@ -285,6 +286,8 @@ export const terminalSideMax = 1000;
 /** Lines that are kept beyond the screen. What scrolls away meanwhile is noted down: never more between two looks than are kept. */
 export const terminalScrollbackLines = 2048;
 export const terminalPortionBytes = 2048;
+/** Of a string that is sent to the terminal and not shown: a title, a picture. */
+export const terminalStringBytesMax = 64 * 1024;
 /** Output that waits to be taken in: at the first the terminal is stopped, at the second it goes on. */
 export const terminalWaitingBytesHigh = 512 * 1024;
 export const terminalWaitingBytesLow = 128 * 1024;
@@ -292,12 +295,16 @@ export const terminalWaitingBytesLow = 128 * 1024;
 export const terminalWaitingBytesMax = 8 * 1024 * 1024;
 /** Keys of a person that wait for an agent to read them; more are dropped. */
 export const typedBytesMax = 1024 * 1024;
-/** How long an agent may leave a text that is handed to it unread. */
-export const terminalWriteMsMax = 30_000;
+/** Of a line, where the terminal gives an agent whole lines: MAX_CANON, and on Linux what it keeps, without the newline. */
+export const terminalLineBytesMax = { linux: 4095, darwin: 1023 } as const;
+/** What a terminal answers by itself and nobody reads; more of it is dropped. */
+export const unreadAnswerBytesMax = 4096;
 /** Characters of an answer that are kept from its beginning; its end is on the screen. Beyond a frame nothing could be sent. */
 export const responseCharsMax = shimFrameBytesMax;
 /** Texts that were handed over last, whose echo may still be on the screen. */
 export const injectedTextsKept = 32;
+/** How long what was printed may take to be on the screen. */
+export const screenSettleMsMax = 10_000;
 /** How often the screen is looked at while output comes. */
 export const screenLookEveryMs = 40;
 /** Signs of work that have not moved for so long count for less than a prompt. */
@@ -308,7 +315,9 @@ export const submitShownMs = 700;
 export const submitsMax = 6;
 /** How long one start-up dialog is left alone after it was answered. */
 export const dialogPauseMs = 1_000;
-export const dialogAnswersMax = 8;
+export const dialogAnswersMax = 16;
+/** Between two Ctrl-Cs for an agent that wants several: it forgets the first one after less than a second. */
+export const interruptPauseMs = 400;
 /** After the agent's end: how long what it wrote may take to arrive where something still holds its terminal. */
 export const lastOutputMsMax = 2_000;
 export const lastOutputQuietMs = 100;
@@ -334,6 +343,18 @@ export const attachmentBacklogBytesMax = 1024 * 1024;
 export const attachmentBacklogBytesHigh = 512 * 1024;
 export const attachmentBacklogBytesLow = 128 * 1024;
 export const attachmentHoldMsMax = 500;
+/** How long an agent of this host may be kept from being started or stopped by somebody who is at it. */
+export const agentLockMsMax = 5_000;
+/** How often it is looked whether an agent is there already, or gone. */
+export const agentLookEveryMs = 25;
+/** What one that is asked about itself may take. */
+export const agentAnswerMsMax = 3_000;
+/** `agent stop`: how long an agent that is at work has after Ctrl-C, and one that waits at its prompt, where Ctrl-C ends few. */
+export const agentStopMsDefault = 5_000;
+export const agentStopIdleMsDefault = 1_000;
+/** Of agents that have ended, so many logs are kept, and so long. */
+export const agentLogsKept = 100;
+export const agentLogsKeptMs = 30 * 24 * 3600_000;
 /** How long an agent that is started in a terminal goes on without it. */
 export const ownerAttachMsMax = 20_000;
 export const attachmentsMax = 32;
@@ -369,7 +390,7 @@ export const transcriptLineCharsMax = 2_000;
 export const transcriptScreenLines = 50;
 /** An agent that does not answer the first request may not know it, and is taken to be ready. */
 export const agentHandshakeMs = 10_000;
-/** How long an agent may take to read a message. */
+/** An agent that leaves a message unread for so long is told of. */
 export const agentReadMsMax = 30_000;
 /** When an agent has ended, what it started may hold its output open: how long that is still waited for. */
 export const agentOutputEndMs = 1_000;
@@ -383,6 +404,8 @@ export const scriptBytesMax = 4 * 1024 * 1024;
 export const scriptRulesMax = 10_000;
 /** What is read of a recording; a mock writes on beyond it. */
 export const recordingBytesMax = 256 * 1024 * 1024;
+/** How long a mock that records or replays waits for a body before it is answered without: what came by then stands for all of it. */
+export const mockBodyMsMax = 1_000;
 /** Of the stored events of a mock of the daemon, so many of the newest are kept. */
 export const mockEventsKeptMax = 10_000;
 /** What a timer holds; a longer one fires at once. */

@@ -58,7 +58,11 @@ export const BrokerHealth = v.object({
   ok: v.boolean(),
   version: v.string(),
   uptime_s: v.number(),
+  /** Names this run of the broker, as its record does. */
+  run_id: v.exactOptional(v.string()),
   connections: v.number(),
+  /** How many it has. */
+  meshes: v.exactOptional(v.number()),
   /** What somebody should look at; a broker that has some serves all the same. */
   problems: v.exactOptional(v.array(v.object({ code: v.string(), message: v.string() })), []),
 });
@@ -69,6 +73,7 @@ export const BrokerRecord = v.object({
   pid: v.pipe(v.number(), v.integer(), v.minValue(1)),
   url: BrokerUrl,
   started_at: v.string(),
+  run_id: v.string(),
 });
 export type BrokerRecord = v.InferOutput<typeof BrokerRecord>;
 

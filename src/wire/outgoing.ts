@@ -82,6 +82,22 @@ export function checkClientMessageId(id: string): void {
   if (!clientMessageIdPattern.test(id)) throw new MeshError("invalid_id", explainClientMessageId);
 }
 
+/** The id of a message from the body or from the header; two different ones cannot both be meant. */
+export function idempotencyKey(inBody: string | undefined, inHeader: string | null): string | undefined {
+  if (inHeader === null) return inBody;
+  checkClientMessageId(inHeader);
+  if (inBody !== undefined && inBody !== inHeader) {
+    throw new MeshError(
+      "idempotency_key_mismatch",
+      "client_message_id and the Idempotency-Key header differ",
+      {
+        hint: "Give the id in one of them only.",
+      },
+    );
+  }
+  return inHeader;
+}
+
 /** Looks no deeper than it has to: what a request nests has room for more levels than the stack. */
 function isDeeperThan(levels: number, value: unknown): boolean {
   if (typeof value !== "object" || value === null) return false;

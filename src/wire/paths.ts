@@ -1,5 +1,4 @@
 /** Where things are on a host, as every process agrees on it: directories from the environment, names inside them. */
-import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { MeshError } from "~/errors";
 import { socketPathBytesMax } from "~/wire/limits";
@@ -17,7 +16,10 @@ type Environment = Readonly<Record<string, string | undefined>>;
 
 /** `CLAUDEMESH_CONFIG_DIR`, `CLAUDEMESH_DAEMON_DIR` and `CLAUDEMESH_BROKER_DATA` move everything; empty counts as unset. */
 export function hostPaths(env: Environment): HostPaths {
-  const configDir = resolve(env.CLAUDEMESH_CONFIG_DIR || join(env.HOME || homedir(), ".claudemesh"));
+  const configDir = resolve(
+    env.CLAUDEMESH_CONFIG_DIR ||
+      join(env.HOME || process.getBuiltinModule("node:os").homedir(), ".claudemesh"),
+  );
   return {
     configDir,
     configFile: join(configDir, "config.json"),
@@ -96,6 +98,8 @@ export interface AgentPaths {
   log: string;
   /** What the shim itself had to say, when something went wrong. */
   shimLog: string;
+  /** Which processes the agent and its shim are. */
+  record: string;
 }
 
 export const agentsDir = (daemonDir: string): string => join(daemonDir, "agents");
@@ -108,6 +112,7 @@ export function agentPaths(daemonDir: string, name: string): AgentPaths {
     socket: join(dir, `${name}.sock`),
     log: join(dir, `${name}.log`),
     shimLog: join(dir, `${name}.shim.log`),
+    record: join(dir, `${name}.json`),
   };
 }
 
@@ -118,9 +123,15 @@ export const attachmentSocket = (controlSocket: string): string => `${controlSoc
  * The agents' names whose sockets are among `names`, the entries of the agents' directory. One that crashed may have left its
  * socket behind.
  */
-export const agentNamesIn = (names: readonly string[]): string[] =>
+export const agentNamesIn = (names: readonly string[]): string[] => agentNamesWith(".sock", names);
+
+/** The same of their logs, which stay when an agent has ended. */
+export const agentNamesOfLogsIn = (names: readonly string[]): string[] => agentNamesWith(".log", names);
+
+const agentNamesWith = (suffix: string, names: readonly string[]): string[] =>
   names
-    .flatMap((name) => (name.endsWith(".sock") ? [name.slice(0, -".sock".length)] : []))
+    .flatMap((name) => (name.endsWith(suffix) ? [name.slice(0, -suffix.length)] : []))
+    // What a shim has to say for itself ends alike, and has a dot in its name.
     .filter((name) => agentNamePattern.test(name))
     .sort();
 

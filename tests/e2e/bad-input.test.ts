@@ -13,7 +13,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
-import { ErrorReply } from "~/wire/ipc";
+import { ErrorReply } from "~/wire/reply";
 import { cleanup } from "../support/cleanup";
 import { type CliResult, spawnCli } from "../support/cli";
 import { type Member, newMember, startMesh } from "../support/mesh";

@@ -3,7 +3,7 @@ import { describe, expect, test } from "bun:test";
 import { closeSync, openSync, readdirSync, readFileSync, statSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
-import { ErrorReply } from "~/wire/ipc";
+import { ErrorReply } from "~/wire/reply";
 import { type Member, newMember, startMesh } from "../support/mesh";
 import { waitFor } from "../support/wait-for";
 import { openWireTap } from "./wire-tap";

@@ -4,7 +4,7 @@
  */
 import { describe, expect, test } from "bun:test";
 import * as v from "valibot";
-import { ErrorReply } from "~/wire/ipc";
+import { ErrorReply } from "~/wire/reply";
 import { startMesh } from "../support/mesh";
 import { canMount, fill, shrink } from "../support/small-disk";
 import { waitFor } from "../support/wait-for";

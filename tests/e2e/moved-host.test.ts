@@ -4,7 +4,7 @@ import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, wri
 import { join } from "node:path";
 import * as v from "valibot";
 import { readHostFacts } from "~/identity/host-sources";
-import { ErrorReply } from "~/wire/ipc";
+import { ErrorReply } from "~/wire/reply";
 import { type Member, newMember, startMesh } from "../support/mesh";
 import { tempDir } from "../support/temp-dir";
 import { waitFor } from "../support/wait-for";

@@ -18,6 +18,7 @@ import { join } from "node:path";
 import { cleanup } from "../support/cleanup";
 import { command } from "../support/cli";
 import { type Member, newMember, startMesh } from "../support/mesh";
+import { foreignLock } from "../support/processes";
 import { tempDir } from "../support/temp-dir";
 import { waitFor } from "../support/wait-for";
 
@@ -102,7 +103,7 @@ describe("a daemon that lost its socket file", () => {
       3,
       expect.objectContaining({ error: "daemon_unreachable" }),
     ]);
-    expect(down.stderr).toContain("lsof");
+    expect(down.stderr).toMatch(process.platform === "linux" ? `ps -fp ${pid} ` : "lsof");
     expect(hasEnded(process.pid)).toBe(false);
   });
 });
@@ -201,6 +202,40 @@ test("down says how many messages wait for the next start", async () => {
   const { stdout } = await alice.run(["daemon", "down"]);
   expect(stdout).toContain("2 messages to be sent wait on this disk for the next start");
 });
+
+test.skipIf(process.platform !== "linux")(
+  "a lock in the hands of another program: every command names it, and none calls it a daemon (skipped off Linux)",
+  async () => {
+    const alice = newMember("alice");
+    mkdirSync(alice.daemonDir, { mode: 0o700 });
+    const lock = join(alice.daemonDir, "daemon.lock");
+    const { pid, program, kill } = await foreignLock(lock);
+    const message = `process ${pid} (${program}) holds ${lock} and is no daemon that answers; as long as it does, none can start`;
+    for (const [words, exitCode, error] of [
+      ["up --no-tcp", 1, "storage_failed"],
+      ["up --no-tcp --foreground", 1, "storage_failed"],
+      ["recover", 1, "storage_failed"],
+      ["status", 3, "daemon_unreachable"],
+      ["down", 3, "daemon_unreachable"],
+      ["restart", 3, "daemon_unreachable"],
+    ] as const) {
+      const refused = await alice.cli(["daemon", ...words.split(" "), "--json"]);
+      expect([words, refused.exitCode, refused.json()]).toEqual([
+        words,
+        exitCode,
+        { error, message, hint: expect.stringContaining(`ps -fp ${pid}`), pid, lock },
+      ]);
+    }
+    const doctor = await alice.cli(["doctor", "--json"]);
+    const { findings } = doctor.json() as { findings: Record<string, string>[] };
+    expect(findings.filter(({ check }) => check === "lock" || check === "daemon")).toEqual([
+      { check: "lock", status: "fail", message, fix: expect.stringContaining(`ps -fp ${pid}`) },
+    ]);
+    await kill();
+    await upDetached(alice);
+    expect(await alice.json(["daemon", "down"])).toMatchObject({ stopped: true });
+  },
+);
 
 describe("up", () => {
   test("puts nothing through a link where the directory belongs", async () => {

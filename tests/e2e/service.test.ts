@@ -4,6 +4,7 @@
  */
 import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
+import { homedir } from "node:os";
 import { join } from "node:path";
 import { cleanup } from "../support/cleanup";
 import { type CliResult, command, runCli } from "../support/cli";
@@ -166,15 +167,11 @@ describe.skipIf(skipped)("the service (skipped off Linux, and without a compiled
     const w = world();
     w.fake.set("absent");
     const { exitCode, stdout } = await w.cli(...install, "--json");
-    expect([exitCode, JSON.parse(stdout)]).toEqual([
-      1,
-      expect.objectContaining({
-        error: "no_service_manager",
-        hint: expect.stringContaining(
-          `@reboot CLAUDEMESH_CONFIG_DIR=${w.home}/.claudemesh ${quoted("'")} daemon up`,
-        ),
-      }),
-    ]);
+    const { error, hint } = JSON.parse(stdout);
+    expect([exitCode, error]).toEqual([1, "no_service_manager"]);
+    const line = String(hint).split("\n").at(-1) ?? "";
+    expect(line).toStartWith(`@reboot CLAUDEMESH_CONFIG_DIR=${w.home}/.claudemesh PATH=`);
+    expect(line).toEndWith(` ${quoted("'")} daemon up`);
     expect(existsSync(join(w.home, ".config"))).toBe(false);
   });
 
@@ -197,6 +194,25 @@ describe.skipIf(skipped)("the service (skipped off Linux, and without a compiled
         hint: expect.stringContaining("journalctl --user -u claudemesh-daemon-"),
       }),
     ]);
+  });
+
+  test("the search path goes with it, as far as it lasts, and no other variable does", async () => {
+    const own = join(homedir(), "own tools/bin");
+    const w = world({ SECRET_TOKEN: "s3cret" });
+    const env = { ...w.env, PATH: `${w.env.PATH}:${own}:.` };
+    const printed = await runCli([...install, "--print"], { env });
+    expect(printed.stdout).toMatch(/^Environment="?PATH=\/.*own tools\/bin"?$/m);
+    expect((await runCli(install, { env })).exitCode).toBe(0);
+    const environ = readFileSync(`/proc/${await daemonPid(w)}/environ`, "utf8").split("\0");
+    const path = environ
+      .find((variable) => variable.startsWith("PATH="))
+      ?.slice("PATH=".length)
+      .split(":");
+    expect(path).toContain("/usr/bin");
+    expect(path?.at(-1)).toBe(own);
+    // Of the stand-ins, in a temporary directory.
+    expect(path).not.toContain(w.fake.bin);
+    expect(environ.join()).not.toContain("s3cret");
   });
 
   test("certificates go with it, by their whole path, and have to be there", async () => {

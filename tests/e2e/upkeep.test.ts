@@ -15,7 +15,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import * as v from "valibot";
-import { ErrorReply } from "~/wire/ipc";
+import { ErrorReply } from "~/wire/reply";
 import { command, type RunningCli } from "../support/cli";
 import { type Member, newMember, startMesh } from "../support/mesh";
 import { canMount, fill, shrink } from "../support/small-disk";

@@ -66,11 +66,17 @@ export class FakeClock implements Clock {
       for (let task = this.#soon.shift(); task !== undefined; task = this.#soon.shift()) run(task);
       const next = this.#nextTimer(untilMs);
       if (next === undefined) break;
-      this.#moveTo(next.dueMs);
+      this.#moveTo(Math.max(next.dueMs, this.#elapsedMs));
       this.#timers = this.#timers.filter((other) => other !== next);
       run(next.action);
     }
     this.#moveTo(untilMs);
+  }
+
+  /** Stops the process for `ms`, as SIGSTOP does: what comes due meanwhile fires when it goes on, all at that time. */
+  suspend(ms: number): void {
+    this.#moveTo(this.#elapsedMs + ms);
+    this.advance();
   }
 
   /** Sets the system clock forward or back, as an operator or NTP does; timers do not notice. */

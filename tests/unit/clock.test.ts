@@ -1,6 +1,6 @@
 /** The system's clock keeps what its interface promises, and the one that tests put in its place keeps the same. */
 import { describe, expect, test } from "bun:test";
-import { isoTime, systemClock, timerDelayMsMax } from "~/clock";
+import { Beginning, isoTime, systemClock, timerDelayMsMax } from "~/clock";
 import { FakeClock } from "../support/fake-clock";
 
 describe("the system's clock", () => {
@@ -45,6 +45,33 @@ describe("the system's clock", () => {
 
 test("a time is written in UTC, with milliseconds", () => {
   expect(isoTime(1_750_000_000_000)).toBe("2025-06-15T15:06:40.000Z");
+});
+
+describe("a beginning", () => {
+  test("is as long ago as time has passed, whatever becomes of the wall clock", () => {
+    const clock = new FakeClock(1_000);
+    const beginning = new Beginning(clock);
+    clock.advance(5_000);
+    clock.setWall(0);
+    clock.advance(2_000);
+    clock.setWall(1_750_000_000_000);
+    expect(beginning.agoMs).toBe(7_000);
+  });
+
+  test("was at the same time whenever one asks, until the clock is set; then by that", () => {
+    const clock = new FakeClock(1_000_000);
+    const beginning = new Beginning(clock);
+    clock.advance(5_000);
+    // What drifting apart for weeks comes to.
+    clock.setWall(clock.now() + 900);
+    expect(beginning.atMs).toBe(1_000_000);
+    clock.setWall(1_750_000_000_000);
+    expect(beginning.atMs).toBe(1_749_999_995_000);
+    clock.advance(10_000);
+    expect(beginning.atMs).toBe(1_749_999_995_000);
+    clock.setWall(1_015_000);
+    expect(beginning.atMs).toBe(1_000_000);
+  });
 });
 
 describe("the clock of the tests", () => {

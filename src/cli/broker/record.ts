@@ -1,10 +1,9 @@
 /**
  * Which process serves a broker's data directory. Its record (broker.json) may be left over from one that was killed, so
- * a broker counts as running only when something at the recorded address answers as one that is as old as the record.
+ * a broker counts as running only when the one at the recorded address says that it is the one which wrote the record.
  */
 import { readFileSync } from "node:fs";
 import * as v from "valibot";
-import { systemClock } from "~/clock";
 import { MeshError, systemCodeOf } from "~/errors";
 import { BrokerHealth, BrokerRecord, httpUrlOf } from "~/wire/membership";
 import { brokerPaths } from "~/wire/paths";
@@ -16,8 +15,6 @@ export interface LiveBroker {
 }
 
 const healthTimeoutMs = 3_000;
-/** Between the start by the record and the start by the uptime, with a clock that may be set meanwhile. */
-const startDifferenceMsMax = 10_000;
 
 /** The broker of this data directory; undefined when none runs. Throws `storage_failed` for an unreadable record. */
 export async function findBroker(dataDir: string): Promise<LiveBroker | undefined> {
@@ -34,12 +31,9 @@ export async function findBroker(dataDir: string): Promise<LiveBroker | undefine
   }
   const record = v.safeParse(v.pipe(v.string(), v.parseJson(), BrokerRecord), text);
   if (!record.success) return undefined;
-  const health = await askBrokerHealth(record.output.url);
-  if (health === undefined) return undefined;
-  const startedMs = systemClock.now() - health.uptime_s * 1000;
-  const { pid, url, started_at } = record.output;
-  if (Math.abs(startedMs - Date.parse(started_at)) > startDifferenceMsMax) return undefined;
-  return { pid, url, health };
+  const { pid, url, run_id } = record.output;
+  const health = await askBrokerHealth(url);
+  return health?.run_id === run_id ? { pid, url, health } : undefined;
 }
 
 /** Undefined when nothing there answers like a broker. */

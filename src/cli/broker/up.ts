@@ -2,6 +2,7 @@ import { resolve } from "node:path";
 import { usageError, wholeNumber } from "~/cli/argv";
 import { findBroker } from "~/cli/broker/record";
 import { defineCommand, type Host } from "~/cli/command";
+import { sayHowToUseBroker } from "~/cli/next-step";
 import { unlessClosed } from "~/cli/output";
 import { eventually, startDetached, tellWork } from "~/cli/server-process";
 import { MeshError } from "~/errors";
@@ -91,7 +92,7 @@ export const brokerUp = defineCommand({
           onWork: tellWork(host),
         },
         host.interrupted,
-        ({ url }) => void unlessClosed(say(host, dataDir, { pid: process.pid, url }, true)),
+        ({ url }) => void unlessClosed(say(host, dataDir, { pid: process.pid, url }, true, args.foreground)),
       );
       return;
     }
@@ -140,17 +141,17 @@ function tlsFiles(
 }
 
 async function say(
-  { out, paths }: Host,
+  host: Host,
   dataDir: string,
   { pid, url }: { pid: number; url: string },
   started: boolean,
+  isServer = false,
 ): Promise<void> {
   const { log } = brokerPaths(dataDir);
-  await out.answer(
+  await host.out.answer(
     { pid, url, data: dataDir, started },
     () => `the broker is up${started ? "" : " already"}: ${url}, pid ${pid} (log: ${log})`,
   );
-  const isDefault = url === "ws://127.0.0.1:7900/ws";
-  const token = dataDir === paths.brokerDir ? "" : `CLAUDEMESH_BROKER_DATA='${dataDir}' `;
-  await out.note(`next: ${token}claudemesh mesh create NAME${isDefault ? "" : ` --broker ${url}`}`);
+  // A server whose standard error is its log has nothing but log lines there.
+  if (!(isServer && host.out.json)) await sayHowToUseBroker(host, dataDir, url);
 }

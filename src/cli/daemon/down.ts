@@ -106,11 +106,17 @@ function unsentText(unsent: number | undefined, health: HealthReply | undefined)
 }
 
 /** A clean end is final for the managers' own restarts, but not for the next boot or login. */
-function managerText({ managed_by, managed_unit, managed_scope }: HealthReply): string | undefined {
+export function managerText({
+  managed_by,
+  managed_unit,
+  managed_scope,
+}: Pick<HealthReply, "managed_by" | "managed_unit" | "managed_scope">): string | undefined {
   if (!managed_by) return undefined;
+  const isSystem = managed_scope === "system";
+  const sudo = isSystem ? "sudo " : "";
   const own =
     managed_by === "systemd"
-      ? `systemctl ${managed_scope === "user" ? "--user " : ""}disable --now ${managed_unit}`
-      : `launchctl bootout ${managed_scope === "system" ? "system" : "gui/$(id -u)"}/${managed_unit}`;
-  return `note: ${managed_by} manages this daemon (${managed_unit}) and starts it again at the next ${managed_scope === "system" ? "boot" : "login"}. To keep it down: claudemesh daemon uninstall-service, or ${own}`;
+      ? `systemctl ${isSystem ? "" : "--user "}disable --now ${managed_unit}`
+      : `launchctl bootout ${isSystem ? "system" : "gui/$(id -u)"}/${managed_unit}`;
+  return `note: ${managed_by} manages this daemon (${managed_unit}) and starts it again at the next ${isSystem ? "boot" : "login"}. To keep it down: ${sudo}claudemesh daemon uninstall-service${isSystem ? " --system" : ""}, or ${sudo}${own}`;
 }

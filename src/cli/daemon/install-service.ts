@@ -14,7 +14,7 @@ export const daemonInstallService = defineCommand({
     "allow-ci-persistent": { type: "boolean", description: "do it in CI too, where it outlives the job" },
   },
   notes:
-    "Installs over an older service of the same daemon, and takes over from one that was started by hand. CLAUDEMESH_CONFIG_DIR, CLAUDEMESH_DAEMON_DIR and NODE_EXTRA_CA_CERTS go with it as they are now.",
+    "Installs over an older service of the same daemon, and takes over from one that was started by hand. CLAUDEMESH_CONFIG_DIR, CLAUDEMESH_DAEMON_DIR, NODE_EXTRA_CA_CERTS and PATH, where the programs are found that it hosts, go with it as they are now.",
   exits: [3, 4, 6, 7],
   examples: [
     "claudemesh daemon install-service",
@@ -35,6 +35,7 @@ export const daemonInstallService = defineCommand({
     if (print) {
       await host.out.answer({ ...answer, unit }, () => unit.trimEnd());
       await host.out.note(`nothing was changed. It would be ${unitPath}, and started by: ${bootCommand}`);
+      await sayWhereItLooks(host, target);
       return;
     }
     const { pid, replaced, handedOver } = await installService(target.manager, target.daemon);
@@ -45,9 +46,21 @@ export const daemonInstallService = defineCommand({
         `its log: ${target.manager.logCommand}`,
       ].join("\n"),
     );
+    await sayWhereItLooks(host, target);
     await sayWhenItRuns(host, target);
   },
 });
+
+/** Behind sudo, PATH is not that of the person whose programs the daemon will host. */
+async function sayWhereItLooks({ out }: Host, { service }: ServiceTarget): Promise<void> {
+  const { scope, account, environment } = service;
+  const { PATH = "" } = environment;
+  if (scope === "user" || PATH.split(":").some((directory) => directory.startsWith(`${account.home}/`)))
+    return;
+  await out.note(
+    `Programs that the daemon hosts are looked for in ${PATH === "" ? "the system's own directories" : PATH}, and in none below ${account.home}. To give it your own PATH: sudo env "PATH=$PATH" claudemesh daemon install-service --system`,
+  );
+}
 
 async function sayWhenItRuns({ out }: Host, { service, programs }: ServiceTarget): Promise<void> {
   const { scope, account } = service;

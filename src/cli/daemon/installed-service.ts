@@ -21,7 +21,7 @@ export async function startByService(host: Host): Promise<boolean> {
   const [rival] = installedRivals(manager);
   if (rival !== undefined) {
     await host.out.note(
-      `warning: ${rival.path} is there to run this daemon, which is started without it now`,
+      `warning: ${rival.path} is there to run this daemon, which is started without it now. To have it run by that: claudemesh daemon down; ${rival.start}`,
     );
   }
   if (!isInstalled(manager)) return false;

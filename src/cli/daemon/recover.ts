@@ -10,7 +10,7 @@ export const daemonRecover = defineCommand({
     "dry-run": { type: "boolean", description: "only say what it would do" },
   },
   notes:
-    "Looks closely at the daemon's databases; sound ones are left alone. Of a damaged outbox, every message that can be read is taken over, and what was on the wire is sent again. A damaged inbox begins afresh. The damaged files are kept beside the new ones, byte for byte. The daemon must be down. What is cut off can be repeated.",
+    "Looks closely at the daemon's databases; sound ones are left alone. Of a damaged outbox, every message that can be read is taken over, and what was on the wire is sent again. A damaged inbox begins afresh. The damaged files are kept beside the new ones, byte for byte; one that was salvaged goes when contents do (storage.retention_days). The daemon must be down. What is cut off can be repeated.",
   exits: [4],
   examples: ["claudemesh daemon recover --dry-run", "claudemesh daemon recover"],
   async run(args, { paths, out }) {
@@ -22,16 +22,19 @@ export const daemonRecover = defineCommand({
 
 function rendered({ dry_run, outbox, inbox, directory }: Recovered): string[] {
   const would = dry_run ? "would be kept" : "is kept";
-  const kept = (what: { damage: string; kept_as: string }): string[] => [
+  const kept = (what: { damage: string; kept_as: string }, isTakenOver = true): string[] => [
     `  ${what.damage}`,
-    `  the damaged file ${would} as ${what.kept_as}`,
+    `  the damaged file ${would} as ${what.kept_as}, ${isTakenOver ? "as long as contents are (storage.retention_days)" : "until you remove it"}`,
   ];
   const lines = [
     ...(outbox.state === "damaged"
       ? ["outbox: damaged", ...outboxLines(outbox), ...kept(outbox)]
       : [`outbox: ${outbox.state}`]),
     ...(inbox.state === "damaged"
-      ? ["inbox: damaged; a new one begins, and what had arrived is in the old file alone", ...kept(inbox)]
+      ? [
+          "inbox: damaged; a new one begins, and what had arrived is in the old file alone",
+          ...kept(inbox, false),
+        ]
       : [`inbox: ${inbox.state}`]),
     ...(directory.state === "damaged"
       ? [

@@ -6,6 +6,7 @@ import { askHealth, daemonClient } from "~/cli/daemon-client";
 import { eventually } from "~/cli/server-process";
 import { MeshError } from "~/errors";
 import { mustRun } from "~/service/program";
+import { toUserManager } from "~/service/systemd-manager";
 import { readSettingsFile } from "~/settings/file";
 import { version } from "~/version";
 import type { HealthReply } from "~/wire/ipc";
@@ -93,11 +94,16 @@ async function restartManaged(
 ): Promise<HealthReply> {
   const programs = { platform: process.platform, env: host.env };
   const isUsers = managed_scope !== "system";
+  const uid = process.getuid?.() ?? 0;
+  /** A service of the system is root's to restart. */
+  const asRoot = (command: string): { hint?: string } => (isUsers ? {} : { hint: `sudo ${command}` });
   if (managed_by === "systemd") {
-    await mustRun(programs, "systemctl", [...(isUsers ? ["--user"] : []), "restart", managed_unit]);
+    const args = [...(isUsers ? ["--user"] : []), "restart", managed_unit];
+    const options = isUsers ? toUserManager(programs, uid) : asRoot(["systemctl", ...args].join(" "));
+    await mustRun(programs, "systemctl", args, options);
   } else if (managed_by === "launchd") {
-    const domain = isUsers ? `gui/${process.getuid?.() ?? 0}` : "system";
-    await mustRun(programs, "launchctl", ["kickstart", "-k", `${domain}/${managed_unit}`]);
+    const args = ["kickstart", "-k", `${isUsers ? `gui/${uid}` : "system"}/${managed_unit}`];
+    await mustRun(programs, "launchctl", args, asRoot(["launchctl", ...args].join(" ")));
   } else {
     throw new MeshError(
       "incompatible_daemon",

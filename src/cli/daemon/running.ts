@@ -19,23 +19,24 @@ export interface RunningDaemon {
 }
 
 /**
- * The process that holds the lock, when the daemon itself does not say. Undefined when nobody holds it. Throws
- * `daemon_unreachable` when somebody does who cannot be told from here.
+ * The process that holds the lock, when the daemon itself does not say. Undefined when nobody holds it. Throws `daemon_unreachable`
+ * when that is no daemon, or cannot be told from here.
  */
 export async function findSilentDaemon(host: Host): Promise<RunningDaemon | undefined> {
-  const { findHolder } = await import("~/daemon/holder");
+  const { findHolder, heldByOther } = await import("~/daemon/holder");
   const paths = daemonPaths(host.paths.daemonDir);
   let holder = findHolder(paths);
   // One that has just begun has no record yet, and one that is about to end none any more.
   const isPlain = (): true | undefined => {
     holder = findHolder(paths);
-    return holder.kind === "hidden" ? undefined : true;
+    return holder.kind === "hidden" || (holder.kind === "other" && holder.isOurs) ? undefined : true;
   };
-  if (holder.kind === "hidden") await eventually(isPlain, holderMsMax);
+  await eventually(isPlain, holderMsMax);
   if (holder.kind === "none") return undefined;
   if (holder.kind === "process") {
     return { pid: holder.pid, startedWith: holder.startedWith, health: undefined };
   }
+  if (holder.kind === "other") throw heldByOther("daemon_unreachable", paths, holder);
   throw new MeshError(
     "daemon_unreachable",
     `a daemon holds ${paths.lock} and does not answer, and its process is unknown: ${holder.why}`,

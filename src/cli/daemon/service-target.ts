@@ -58,7 +58,8 @@ export async function serviceTarget(host: Host, options: TargetOptions): Promise
   const paths = options.system ? hostPaths({ ...host.env, HOME: account.home }) : host.paths;
   const { execPath } = process;
   const executable = isRemoval ? execPath : stableExecutable({ execPath, pathVariable: host.env.PATH });
-  const service = defineService({ scope, account, executable, paths, env: host.env });
+  const env = isRemoval ? {} : host.env;
+  const service = defineService({ scope, account, executable, paths, env });
   const home = options.system ? account.home : host.env.HOME || homedir();
   const manager = serviceManager({ service, programs, home });
   if (manager === undefined) {

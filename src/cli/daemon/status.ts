@@ -3,8 +3,9 @@ import { findSilentDaemon } from "~/cli/daemon/running";
 import { daemonClient } from "~/cli/daemon-client";
 import { columns, counted, localTime, printableLine, spanText } from "~/cli/text";
 import { MeshError } from "~/errors";
-import type { Ephemeral, HealthReply } from "~/wire/ipc";
+import type { HealthReply } from "~/wire/ipc";
 import { homeCheckEveryMs } from "~/wire/limits";
+import type { Ephemeral } from "~/wire/reply";
 
 const answerMsMax = 10_000;
 

@@ -11,9 +11,10 @@ import { localTime } from "~/cli/text";
 import { MeshError } from "~/errors";
 import { type Flags, loadSettings } from "~/settings/resolve";
 import { surroundingsOf } from "~/settings/surroundings";
-import type { Ephemeral, HealthReply } from "~/wire/ipc";
+import type { HealthReply } from "~/wire/ipc";
 import { ttlMsMax } from "~/wire/limits";
 import { daemonPaths } from "~/wire/paths";
+import type { Ephemeral } from "~/wire/reply";
 
 const readyTimeoutMs = 15_000;
 

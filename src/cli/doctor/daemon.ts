@@ -16,6 +16,7 @@ import { daemonPaths } from "~/wire/paths";
 export type HolderFact =
   | { kind: "none" }
   | { kind: "process"; pid: number }
+  | { kind: "other"; pid: number; program: string }
   | { kind: "hidden"; why: string }
   | { kind: "unknown"; message: string; hint: string | undefined };
 
@@ -25,6 +26,7 @@ export type AnswerFact =
 
 export interface DaemonFacts {
   socket: string;
+  lock: string;
   holder: HolderFact;
   answer: AnswerFact;
   /** Set when this process may not use the socket and went by TCP. */
@@ -38,7 +40,7 @@ export type TcpFact =
   | { kind: "failed"; message: string; hint: string | undefined };
 
 export async function gatherDaemon({ paths }: Pick<Host, "paths">): Promise<DaemonFacts> {
-  const { socket, httpPort, token } = daemonPaths(paths.daemonDir);
+  const { socket, lock, httpPort, token } = daemonPaths(paths.daemonDir);
   const files = { port: httpPort, token };
   let detour: string | undefined;
   const tell = (text: string): void => {
@@ -48,7 +50,7 @@ export async function gatherDaemon({ paths }: Pick<Host, "paths">): Promise<Daem
   // The lock is looked at afterwards: to see whether somebody holds it, one has to take it for a moment.
   const holder = await findHolderOf(paths.daemonDir);
   const tcp: TcpFact = answer.kind === "health" ? await tryTcp(files) : { kind: "not_asked" };
-  return { socket, holder, answer, detour, tcp };
+  return { socket, lock, holder, answer, detour, tcp };
 }
 
 async function ask(open: () => ReturnType<typeof openClient>): Promise<AnswerFact> {
@@ -164,6 +166,14 @@ function judgeHolder(holder: HolderFact, pid: number): Finding {
         `process ${pid} answers and does not hold the lock: that was removed, or the directory replaced under it`,
         `kill ${pid}; claudemesh daemon up`,
       );
+    case "other":
+      if (holder.pid === pid)
+        return pass("lock", "one daemon holds the lock, and it is the one that answers");
+      return fail(
+        "lock",
+        `process ${holder.pid} (${holder.program}) holds the lock, and not the daemon that answers (pid ${pid})`,
+        `ps -fp ${holder.pid} shows what it is; end it, then: claudemesh daemon restart`,
+      );
     case "hidden":
       return warn(
         "lock",
@@ -176,7 +186,7 @@ function judgeHolder(holder: HolderFact, pid: number): Finding {
 }
 
 function judgeSilent(
-  { holder, socket, answer: _ }: DaemonFacts,
+  { holder, socket, lock, answer: _ }: DaemonFacts,
   { code, message, hint }: AnswerFact & { kind: "failed" },
   { files, hasMeshes }: DaemonContext,
 ): Finding[] {
@@ -195,12 +205,21 @@ function judgeSilent(
         ),
       ];
     }
+    if (holder.kind === "other") {
+      return [
+        fail(
+          "lock",
+          `process ${holder.pid} (${holder.program}) holds ${lock} and is no daemon that answers; as long as it does, none can start`,
+          `ps -fp ${holder.pid} shows what it is; when it has ended: claudemesh daemon up`,
+        ),
+      ];
+    }
     if (holder.kind === "hidden") {
       return [
         fail(
           "lock",
-          `a daemon holds the lock and does not answer: ${holder.why}`,
-          "claudemesh daemon restart",
+          `somebody holds ${lock}, and no daemon answers: ${holder.why}`,
+          `lsof ${quoteForShell(lock)} shows who, if it is on this host; end that process, then: claudemesh daemon up`,
         ),
       ];
     }

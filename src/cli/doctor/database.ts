@@ -105,8 +105,8 @@ export function judgeDatabase(facts: DatabaseFacts): Finding[] {
       return [
         warn(
           "database",
-          "they belong to a daemon that does not answer, so they were not looked at",
-          "claudemesh daemon restart",
+          "somebody holds their lock and does not answer, so they were not looked at",
+          "Mend that first, and look again: claudemesh doctor",
         ),
       ];
     case "too_long":

@@ -11,10 +11,12 @@ import { gatherHost, judgeHostIdentity } from "~/cli/doctor/host-identity";
 import { gatherLog, judgeLog } from "~/cli/doctor/log";
 import { gatherMembership, judgeMembership, meshesOf } from "~/cli/doctor/membership";
 import { within } from "~/cli/doctor/probe";
+import { gatherPutAside, judgePutAside } from "~/cli/doctor/put-aside";
 import { gatherService, judgeService, type ServiceFacts } from "~/cli/doctor/service";
 import { gatherSettings, judgeSettings } from "~/cli/doctor/settings";
 import { systemClock } from "~/clock";
 import { MeshError, systemCodeOf } from "~/errors";
+import { defaultSettings } from "~/settings/knobs";
 import { nowhereSpecial } from "~/settings/surroundings";
 import { faultOf } from "~/wire/fault";
 import { doctorServiceMsMax } from "~/wire/limits";
@@ -41,12 +43,13 @@ export async function examine(host: Host): Promise<Finding[]> {
       return undefined;
     }
   };
-  const [files = [], membership, settings, disk, logFacts] = await Promise.all([
+  const [files = [], membership, settings, disk, logFacts, putAside = []] = await Promise.all([
     look("permissions", () => gatherFiles(paths)),
     look("keys", () => gatherMembership(paths.configFile)),
     look("settings", () => gatherSettings(host)),
     look("disk", () => gatherDisk(paths.daemonDir)),
     look("log", () => gatherLog(log)),
+    look("kept", () => gatherPutAside(paths.daemonDir)),
   ]);
   const meshes = membership === undefined ? [] : meshesOf(membership);
   const values = settings?.kind === "valid" ? settings.settings : undefined;
@@ -79,6 +82,7 @@ export async function examine(host: Host): Promise<Finding[]> {
     ...judgeDisk(disk),
     ...(daemon === undefined ? [] : judgeDaemon(daemon, { files, hasMeshes })),
     ...(database === undefined ? [] : judgeDatabase(database)),
+    ...judgePutAside(putAside, nowMs, (values ?? defaultSettings)["storage.retention_days"]),
     ...(daemon === undefined ? [] : judgeTcp(daemon, values)),
     ...judgeLog(logFacts, values),
     ...(service === undefined ? [] : judgeService(service, { health, hasMeshes, surroundings })),

@@ -8,10 +8,14 @@ import { serviceTarget } from "~/cli/daemon/service-target";
 import { type Finding, fail, pass, warn } from "~/cli/doctor/finding";
 import { systemClock } from "~/clock";
 import { MeshError, systemCodeOf } from "~/errors";
+import type { ServiceScope } from "~/service/definition";
+import type { RivalUnit, ServiceState } from "~/service/service-manager";
 import type { Surroundings } from "~/settings/surroundings";
 import { version } from "~/version";
 import type { HealthReply } from "~/wire/ipc";
 import { doctorProbeMsMax } from "~/wire/limits";
+
+const install = "claudemesh daemon install-service";
 
 export type ServiceFacts =
   /** Why it cannot be said. */
@@ -20,19 +24,21 @@ export type ServiceFacts =
 export interface InstalledService {
   kind: "installed";
   unitPath: string;
-  /** The manager of the whole system runs it. */
-  isSystem: boolean;
+  scope: ServiceScope;
   /** Other units for the same daemon, with what removes each. */
-  rivals: readonly { path: string; remove: string }[];
+  rivals: readonly Pick<RivalUnit, "path" | "remove">[];
   /** Started at boot or login; undefined when that cannot be seen. */
   isEnabled: boolean | undefined;
   /** What it starts; undefined when the unit is not one of ours. */
   executable: string | undefined;
   /** What that says of itself; undefined when it is missing or says nothing. */
   executableVersion: string | undefined;
-  /** Undefined for a service of the system, which is not asked. */
-  state: { pid: number | undefined; text: string; givenUp: boolean } | undefined;
+  /** What its manager says of it; undefined when that does not answer, and is not asked about what root or Homebrew installed. */
+  state: Pick<ServiceState, "pid" | "text" | "givenUp" | "hasFailed"> | undefined;
+  /** What has it run the daemon now; from the next boot on; and what makes its unit anew. */
+  startCommand: string;
   bootCommand: string;
+  installCommand: string;
   logCommand: string;
 }
 
@@ -49,27 +55,52 @@ export async function gatherService(host: Host): Promise<ServiceFacts> {
     );
     const rivals = others.flat();
     const own = await readUnit(manager.unitPath);
+    if (own !== undefined) {
+      return {
+        kind: "installed",
+        unitPath: manager.unitPath,
+        scope: "user",
+        rivals,
+        state: (await answers(manager.check())) ? await manager.state() : undefined,
+        startCommand: "claudemesh daemon up",
+        bootCommand: manager.bootCommand,
+        installCommand: install,
+        logCommand: manager.logCommand,
+        ...(await whatStarts(manager.unitPath, own, host)),
+      };
+    }
     const [rival, ...moreRivals] = rivals;
-    if (own === undefined && rival === undefined)
-      return { kind: "none", hasManager: await answers(manager.check()) };
-    const unitPath = own === undefined ? (rival?.path ?? "") : manager.unitPath;
-    const executable = unitExecutable(own ?? (await readUnit(unitPath)) ?? "");
+    if (rival === undefined) return { kind: "none", hasManager: await answers(manager.check()) };
+    const again = rival.scope === "system" ? `sudo ${install} --system` : rival.start;
     return {
       kind: "installed",
-      unitPath,
-      isSystem: own === undefined,
-      rivals: own === undefined ? moreRivals : rivals,
-      isEnabled: await isEnabled(unitPath),
-      executable,
-      executableVersion: executable === undefined ? undefined : await versionOf(executable, host.env),
-      state: own === undefined ? undefined : await manager.state(),
-      bootCommand: manager.bootCommand,
+      unitPath: rival.path,
+      scope: rival.scope,
+      rivals: moreRivals,
+      state: undefined,
+      startCommand: rival.start,
+      bootCommand: again,
+      installCommand: again,
       logCommand: manager.logCommand,
+      ...(await whatStarts(rival.path, (await readUnit(rival.path)) ?? "", host)),
     };
   } catch (error) {
     if (error instanceof MeshError) return { kind: "unknown", why: error.message };
     throw error;
   }
+}
+
+async function whatStarts(
+  unitPath: string,
+  unit: string,
+  { env }: Host,
+): Promise<Pick<InstalledService, "isEnabled" | "executable" | "executableVersion">> {
+  const executable = unitExecutable(unit);
+  return {
+    isEnabled: await isEnabled(unitPath),
+    executable,
+    executableVersion: executable === undefined ? undefined : await versionOf(executable, env),
+  };
 }
 
 async function answers(check: Promise<void>): Promise<boolean> {
@@ -163,8 +194,6 @@ export interface ServiceContext {
   surroundings: Surroundings;
 }
 
-const install = "claudemesh daemon install-service";
-
 export function judgeService(facts: ServiceFacts, context: ServiceContext): Finding[] {
   switch (facts.kind) {
     case "unknown":
@@ -198,53 +227,88 @@ function judgeAbsence(hasManager: boolean, { health, hasMeshes, surroundings }: 
 }
 
 function judgeInstalled(facts: InstalledService, { health }: ServiceContext): Finding[] {
-  const { unitPath, isSystem, executable, executableVersion, state } = facts;
-  const again = isSystem ? `sudo ${install} --system` : install;
+  const { unitPath, executable, executableVersion, installCommand } = facts;
   const findings = facts.rivals.map(({ path, remove }) =>
     warn("service", `${path} would run the same daemon as ${unitPath}`, remove),
   );
   if (executable === undefined) {
-    findings.push(warn("service", `${unitPath} does not say in a way known here what it starts`, again));
+    findings.push(
+      warn("service", `${unitPath} does not say in a way known here what it starts`, installCommand),
+    );
   } else if (executableVersion === undefined) {
     findings.push(
-      fail("service", `${unitPath} starts ${executable}, which is not there or does not run`, again),
+      fail("service", `${unitPath} starts ${executable}, which is not there or does not run`, installCommand),
     );
   } else if (executableVersion !== version) {
     findings.push(
       warn(
         "service",
         `the service starts version ${executableVersion} (${executable}), this command is ${version}`,
-        again,
+        installCommand,
       ),
     );
   }
-  if (facts.isEnabled === false) {
-    findings.push(
-      warn("service", `${unitPath} is there, but not started at boot`, isSystem ? again : facts.bootCommand),
-    );
-  }
-  if (state !== undefined && state.pid === undefined && state.givenUp) {
-    findings.push(
-      fail("service", `the service does not run: ${state.text}`, `${facts.logCommand}; then: ${again}`),
-    );
-  } else if (state?.pid !== undefined && health !== undefined && state.pid !== health.pid) {
-    findings.push(
-      fail(
-        "service",
-        `the service runs process ${state.pid}, but process ${health.pid} answers`,
-        `kill ${health.pid}; ${again}`,
-      ),
-    );
-  } else if (state !== undefined && state.pid === undefined && health !== undefined) {
-    findings.push(
-      warn(
-        "service",
-        `the daemon that answers (pid ${health.pid}) was started by hand beside the service (${state.text})`,
-        again,
-      ),
-    );
-  }
-  return findings.length > 0
-    ? findings
-    : [pass("service", `${unitPath} runs the daemon, from boot or login on`)];
+  if (facts.isEnabled === false)
+    findings.push(warn("service", `${unitPath} is there, but not started at boot`, facts.bootCommand));
+  const unwell = health === undefined ? judgeIdle(facts) : judgeRunning(facts, health);
+  if (unwell !== undefined) findings.push(unwell);
+  if (findings.length > 0) return findings;
+  const does =
+    health === undefined ? "starts the daemon at boot or login" : "runs the daemon, from boot or login on";
+  return [pass("service", `${unitPath} ${does}`)];
 }
+
+/** Whether the daemon that answers is the service's own. It says itself who started it; its manager may not be to be asked. */
+function judgeRunning(facts: InstalledService, health: HealthReply): Finding | undefined {
+  const { unitPath, scope, state, startCommand } = facts;
+  const isOwn = health.managed_unit === unitName(unitPath) && (health.managed_scope ?? scope) === scope;
+  if (isOwn || state?.pid === health.pid) return undefined;
+  const fix = `claudemesh daemon down; ${startCommand}`;
+  if (state?.pid !== undefined) {
+    return fail("service", `the service runs process ${state.pid}, but process ${health.pid} answers`, fix);
+  }
+  const instead = `${unitPath}${state === undefined ? "" : `, which is ${state.text}`}`;
+  if (health.managed_by) {
+    const unit = health.managed_unit ?? "another unit";
+    return warn(
+      "service",
+      `the daemon that answers (pid ${health.pid}) is run by ${health.managed_by} as ${unit}, and not by ${instead}`,
+      fix,
+    );
+  }
+  const flags = health.started_with ?? [];
+  const [how, next] =
+    flags.length === 0
+      ? ["", "starts another one"]
+      : [` (${flags.join(" ")})`, "starts one without these flags, which config.toml can hold"];
+  return warn(
+    "service",
+    `the daemon that answers (pid ${health.pid}) was started by hand${how}, and not by ${instead}: nobody starts it again when it fails, and the next boot or login ${next}`,
+    fix,
+  );
+}
+
+/** Where no daemon answers. That this is so is told by the check of the daemon. */
+function judgeIdle({ unitPath, scope, state, ...facts }: InstalledService): Finding | undefined {
+  if (state?.hasFailed === true) {
+    const fix = `${facts.logCommand}; then: ${facts.installCommand}`;
+    return fail("service", `the service does not run: ${state.text}`, fix);
+  }
+  if (state === undefined && scope === "system")
+    return warn("service", `${unitPath} runs no daemon that answers`, facts.startCommand);
+  if (state === undefined || state.pid !== undefined) return undefined;
+  return state.givenUp
+    ? warn(
+        "service",
+        `the service is ${state.text}; it starts the daemon at the next boot or login`,
+        facts.startCommand,
+      )
+    : warn(
+        "service",
+        `the service is ${state.text}, and runs no daemon at this moment`,
+        `${facts.logCommand} shows why; ${facts.startCommand}`,
+      );
+}
+
+/** As the manager calls it: systemd by the name of its file, launchd by its label, which the file is named after. */
+const unitName = (unitPath: string): string => basename(unitPath, ".plist");

@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import * as v from "valibot";
 import { usageError } from "~/cli/argv";
 import { defineCommand, type Host } from "~/cli/command";
-import { brokerUrl, defaultDisplayName, displayName } from "~/cli/mesh/membership";
+import { brokerUrl, brokerUrlDefault, defaultDisplayName, displayName } from "~/cli/mesh/membership";
 import { sayHowToReceive } from "~/cli/next-step";
 import { isoTime, systemClock } from "~/clock";
 import { MeshError, systemCodeOf } from "~/errors";
@@ -12,8 +12,6 @@ import { isFinal } from "~/link/failure";
 import { createMesh } from "~/link/http";
 import { brokerPaths } from "~/wire/paths";
 import { Slug } from "~/wire/text";
-
-const brokerUrlDefault = "ws://127.0.0.1:7900/ws";
 
 export const meshCreate = defineCommand({
   name: "mesh create",

@@ -10,6 +10,9 @@ import type { BrokerConnection } from "~/link/once";
 import type { MemberEntry } from "~/wire/broker";
 import { BrokerUrl, DisplayName, explainIssues } from "~/wire/text";
 
+/** Where `broker up` listens unless it is told otherwise. */
+export const brokerUrlDefault = "ws://127.0.0.1:7900/ws";
+
 /** A name for people to see; throws `usage` for one that cannot be used. */
 export function displayName(text: string): string {
   const parsed = v.safeParse(DisplayName, text);

@@ -4,6 +4,7 @@
  */
 import type { Database } from "bun:sqlite";
 import { type Pruned, pruneEach } from "~/daemon/db/pruned";
+import { RowCount } from "~/daemon/db/row-count";
 import { migrate } from "~/disk/sqlite";
 import type { Letter, ProblemReason } from "~/identity/envelope";
 import { problemsMax } from "~/wire/limits";
@@ -50,6 +51,13 @@ const schema = [
   CREATE INDEX problems_by_sender ON problems (mesh, sender_pubkey, seq) WHERE reason = 'sender_not_admitted';`,
   // What was read and still has its contents, by when it was read.
   "CREATE INDEX inbox_whole ON inbox (read_at) WHERE read_at IS NOT NULL AND body IS NOT NULL",
+  // Where nobody ever marks a message as read, their number grows for years, and every look at the daemon's health asks for it.
+  `CREATE TABLE tally (unread INTEGER NOT NULL);
+  INSERT INTO tally SELECT count(*) FROM inbox WHERE read_at IS NULL;
+  CREATE TRIGGER message_arrived AFTER INSERT ON inbox WHEN new.read_at IS NULL
+  BEGIN UPDATE tally SET unread = unread + 1; END;
+  CREATE TRIGGER message_read AFTER UPDATE OF read_at ON inbox WHEN old.read_at IS NULL AND new.read_at IS NOT NULL
+  BEGIN UPDATE tally SET unread = unread - 1; END;`,
 ] as const;
 
 export const migrateInbox = (db: Database): void => migrate(db, schema);
@@ -117,11 +125,11 @@ type Bound = string | number | null;
 
 export class Inbox {
   readonly db: Database;
-  /** How many rows there are up to a place; those stay for good, so only later ones have to be counted. */
-  #counted = { seq: 0, rows: 0 };
+  readonly #rows: RowCount;
 
   constructor(db: Database) {
     this.db = db;
+    this.#rows = new RowCount(db, "inbox");
   }
 
   /** For a store in the place of another one: the place of every row that comes is beyond `seq`. */
@@ -218,20 +226,14 @@ export class Inbox {
   }
 
   unreadCount(): number {
-    return (
-      this.db.query<{ n: number }, []>("SELECT count(*) AS n FROM inbox WHERE read_at IS NULL").get()?.n ?? 0
-    );
+    const tally = this.db.query<{ unread: number }, []>("SELECT unread FROM tally").get();
+    if (tally === null) throw new Error("the tally has no row");
+    return tally.unread;
   }
 
   /** All messages, read ones and unread ones. */
   count(): number {
-    const later = this.db
-      .query<{ n: number; seq: number | null }, [number]>(
-        "SELECT count(*) AS n, max(seq) AS seq FROM inbox WHERE seq > ?",
-      )
-      .get(this.#counted.seq);
-    this.#counted = { seq: later?.seq ?? this.#counted.seq, rows: this.#counted.rows + (later?.n ?? 0) };
-    return this.#counted.rows;
+    return this.#rows.total;
   }
 
   lastSeq(): number {

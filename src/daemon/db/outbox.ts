@@ -4,6 +4,7 @@
  */
 import type { Database } from "bun:sqlite";
 import { type Pruned, pruneEach } from "~/daemon/db/pruned";
+import { RowCount } from "~/daemon/db/row-count";
 import { migrate, type SchemaStep } from "~/disk/sqlite";
 import type { OutboxCounts, OutboxStatus } from "~/wire/ipc";
 import { decodeSealed, type Sealed, type SealedText } from "~/wire/sealed";
@@ -206,9 +207,11 @@ export interface OutboxFilter {
 
 export class Outbox {
   readonly db: Database;
+  readonly #rows: RowCount;
 
   constructor(db: Database) {
     this.db = db;
+    this.#rows = new RowCount(db, "outbox");
   }
 
   /** Returns the row's place, or undefined when its client_message_id is taken. */
@@ -360,19 +363,19 @@ export class Outbox {
     return this.db.query<OutboxRow, [string]>(`SELECT * FROM (${unfinished}) ORDER BY seq`).all(mesh);
   }
 
+  /** Most rows are done, and those are not counted one by one. */
   counts(): OutboxCounts {
     const counted = this.db
-      .query<Omit<OutboxCounts, "done"> & { total: number }, []>(
-        `SELECT (SELECT count(*) FROM outbox) AS total,
-                (SELECT count(*) FROM outbox WHERE status = 'pending') AS pending,
+      .query<Omit<OutboxCounts, "done">, []>(
+        `SELECT (SELECT count(*) FROM outbox WHERE status = 'pending') AS pending,
                 (SELECT count(*) FROM outbox WHERE status = 'inflight') AS inflight,
                 (SELECT count(*) FROM outbox WHERE status = 'dead') AS dead,
                 (SELECT count(*) FROM outbox WHERE status = 'aborted') AS aborted`,
       )
       .get();
     if (counted === null) throw new Error("a count has no row");
-    const { total, pending, inflight, dead, aborted } = counted;
-    return { pending, inflight, done: total - pending - inflight - dead - aborted, dead, aborted };
+    const { pending, inflight, dead, aborted } = counted;
+    return { pending, inflight, done: this.#rows.total - pending - inflight - dead - aborted, dead, aborted };
   }
 
   /** The first waiting row of each lane, the oldest first. */

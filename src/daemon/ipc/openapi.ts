@@ -1,7 +1,8 @@
 /** OpenAPI 3.1 (https://spec.openapis.org/oas/v3.1.0) made from the route table, which stays the only contract. */
 import { toJsonSchema } from "@valibot/to-json-schema";
 import type * as v from "valibot";
-import { ErrorReply, routes } from "~/wire/ipc";
+import { routes } from "~/wire/ipc";
+import { ErrorReply } from "~/wire/reply";
 import { JsonObject } from "~/wire/text";
 
 type Json = Record<string, unknown>;

@@ -13,17 +13,10 @@ import type { Log } from "~/log";
 import { defaultSettings, type Settings } from "~/settings/knobs";
 import { version } from "~/version";
 import { faultOf, framesOf } from "~/wire/fault";
-import {
-  type BodyOf,
-  type Ephemeral,
-  ephemeralHeader,
-  type QueryOf,
-  type ReplyOf,
-  type RouteName,
-  routes,
-  versionHeader,
-} from "~/wire/ipc";
+import { type BodyOf, type QueryOf, type ReplyOf, type RouteName, routes } from "~/wire/ipc";
 import { ipcBodyBytesMax, ipcBodyMsMax } from "~/wire/limits";
+import { ephemeralHeader, versionHeader } from "~/wire/place";
+import type { Ephemeral } from "~/wire/reply";
 import { explainIssues } from "~/wire/text";
 
 export interface Call<R extends RouteName> {
@@ -298,7 +291,7 @@ async function readBytes(request: Request, clock: Clock): Promise<ArrayBuffer> {
   }
 }
 
-const bodyTooLarge = (): MeshError =>
+export const bodyTooLarge = (): MeshError =>
   new MeshError("body_too_large", `a request body has at most ${ipcBodyBytesMax} bytes`, {
     details: { limit_bytes: ipcBodyBytesMax },
   });

@@ -28,6 +28,9 @@ let bob: TestMember;
 let alice: ConnectionId;
 let upkeep: Upkeep;
 let logs: { level: string; message: string; fields: LogFields }[];
+/** Before when copies of the database were to be removed, each time; and the names of those that there are. */
+let tidied: number[];
+let copies: string[];
 let stop: () => Promise<void>;
 
 /** A mesh of alice, who is connected, and bob, who is not. */
@@ -36,6 +39,8 @@ function begin(settings: Partial<Settings> = {}): void {
   bob = bench.addMember("bob");
   alice = bench.connect(bench.mesh.owner);
   logs = [];
+  tidied = [];
+  copies = [];
   stop = async () => undefined;
 }
 
@@ -48,7 +53,11 @@ function start(isSuspect = false): void {
   const log = (level: string, message: string, fields: LogFields = {}) =>
     void logs.push({ level, message, fields });
   const writer = new Writer(db, clock);
-  upkeep = new Upkeep({ store, writer, clock, bounds: bench.bounds, settings, log });
+  const tidy = (beforeMs: number): string[] => {
+    tidied.push(beforeMs);
+    return copies.splice(0);
+  };
+  upkeep = new Upkeep({ store, writer, clock, bounds: bench.bounds, settings, log, tidy });
   const ending = new AbortController();
   const running = upkeep.run(isSuspect, ending.signal);
   stop = async () => {
@@ -241,6 +250,18 @@ describe("ids that are remembered for some days", () => {
     bench.clock.advance(9 * dayMs);
     await runOnce();
     expect([known(), kept()]).toEqual([[], []]);
+  });
+
+  test("copies of the database go when contents do", async () => {
+    begin({ historyDays: 2 });
+    copies = ["broker.db.before-v3"];
+    await runOnce();
+    expect(tidied).toEqual([bench.clock.now() - 2 * dayMs]);
+    expect(logs).toMatchObject([
+      { message: "old copies of the database were removed", fields: { files: ["broker.db.before-v3"] } },
+    ]);
+    await runOnce();
+    expect([tidied.length, logs.length]).toEqual([2, 1]);
   });
 
   test("a clock that was set back forgets nothing", async () => {

@@ -1,7 +1,8 @@
 /** What the command line takes and what it refuses, and with which words. */
 import { describe, expect, test } from "bun:test";
-import { duration, parseArgv, seconds, usageError, wholeNumber } from "~/cli/argv";
-import type { Args } from "~/cli/command";
+import { parseArgs } from "node:util";
+import { duration, parseArgv, seconds, splitWords, usageError, wholeNumber } from "~/cli/argv";
+import type { Arg, Args } from "~/cli/command";
 import { MeshError } from "~/errors";
 
 const args = {
@@ -109,6 +110,86 @@ describe("refused", () => {
     expect(error.code).toBe("usage");
     expect(error.message).toContain(message);
     expect(error.hint ?? "").toContain(hint);
+  });
+});
+
+describe("words are split as node:util splits them", () => {
+  const letters = { ...args, lines: { type: "string", alias: "n" } } as const satisfies Args;
+  const options = Object.fromEntries(
+    Object.entries<Arg>(letters).flatMap(([name, arg]) =>
+      arg.type === "positional"
+        ? []
+        : [
+            [
+              name,
+              {
+                type: arg.type === "boolean" ? ("boolean" as const) : ("string" as const),
+                ...(typeof arg.alias === "string" ? { short: arg.alias } : {}),
+                multiple: true,
+              },
+            ] as const,
+          ],
+    ),
+  );
+  function asNodeSplits(words: readonly string[]): ReturnType<typeof splitWords> {
+    const { tokens } = parseArgs({
+      args: [...words],
+      options,
+      strict: false,
+      allowPositionals: true,
+      tokens: true,
+    });
+    const split: ReturnType<typeof splitWords> = { flags: [], positionals: [] };
+    for (const token of tokens) {
+      if (token.kind === "positional") split.positionals.push(token.value);
+      if (token.kind !== "option") continue;
+      const { name, value, index } = token;
+      split.flags.push({ name, value, isInline: token.inlineValue === true, written: words[index] ?? "" });
+    }
+    return split;
+  }
+
+  // Every flag in every form that it can be given in, right or wrong.
+  const shapes = [
+    "bob",
+    "",
+    "-",
+    "--",
+    "--file",
+    "--file=",
+    "--file=a=b",
+    "--meta",
+    "--json",
+    "--json=",
+    "-f",
+  ];
+  shapes.push(
+    "-h",
+    "-fh",
+    "-n",
+    "-n5",
+    "-fn",
+    "-fn5",
+    "-f=1",
+    "-n=5",
+    "-x",
+    "-xn5",
+    "-5",
+    "--x",
+    "--x=1",
+    "---",
+  );
+  shapes.push("--=a", "--a=", "-=", "--no-tcp", "--no-json", "--to", "--constructor", "--__proto__=1", "-é");
+
+  test("one after the other, in pairs and in threes", () => {
+    for (const first of shapes) {
+      for (const second of shapes) {
+        for (const third of [...shapes, undefined]) {
+          const words = [first, second, ...(third === undefined ? [] : [third])];
+          expect([words, splitWords(letters, words)]).toEqual([words, asNodeSplits(words)]);
+        }
+      }
+    }
   });
 });
 

@@ -3,6 +3,7 @@ import { describe, expect, test } from "bun:test";
 import { mkdirSync } from "node:fs";
 import { dirname } from "node:path";
 import type { Command } from "~/cli/command";
+import { managerText } from "~/cli/daemon/down";
 import { outboxList } from "~/cli/daemon/outbox-list";
 import { outboxRequeue } from "~/cli/daemon/outbox-requeue";
 import { outboxShow } from "~/cli/daemon/outbox-show";
@@ -13,7 +14,7 @@ import { peers } from "~/cli/peers";
 import { profile } from "~/cli/profile";
 import { track } from "~/cli/track";
 import { version } from "~/version";
-import { versionHeader } from "~/wire/ipc";
+import { versionHeader } from "~/wire/place";
 import { type FakeDaemon, fakeDaemon, json, type Seen } from "../client/fake-daemon";
 import { type CapturedHost, type CaptureOptions, capturedHost } from "./captured-host";
 
@@ -290,4 +291,35 @@ test("events: one line each, every kind, nothing that steers the terminal", asyn
     "broker of team: waiting (gone)",
     "sent id1 to bob: done",
   ]);
+});
+
+describe("what keeps a managed daemon down", () => {
+  const cases: [by: "systemd" | "launchd", scope: "user" | "system", words: string][] = [
+    [
+      "systemd",
+      "user",
+      "login. To keep it down: claudemesh daemon uninstall-service, or systemctl --user disable --now u",
+    ],
+    [
+      "systemd",
+      "system",
+      "boot. To keep it down: sudo claudemesh daemon uninstall-service --system, or sudo systemctl disable --now u",
+    ],
+    [
+      "launchd",
+      "user",
+      "login. To keep it down: claudemesh daemon uninstall-service, or launchctl bootout gui/$(id -u)/u",
+    ],
+    [
+      "launchd",
+      "system",
+      "boot. To keep it down: sudo claudemesh daemon uninstall-service --system, or sudo launchctl bootout system/u",
+    ],
+  ];
+  test.each(cases)("by %s, of the %s", (managed_by, managed_scope, words) => {
+    expect(managerText({ managed_by, managed_unit: "u", managed_scope })).toEndWith(words);
+  });
+  test("is nothing where nobody manages it", () => {
+    expect(managerText({ managed_by: null })).toBeUndefined();
+  });
 });

@@ -1,5 +1,7 @@
 /** What the doctor concludes from what it saw. The command itself is tried in tests/e2e/doctor.test.ts. */
 import { describe, expect, test } from "bun:test";
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { renderFindings } from "~/cli/doctor";
 import { type BrokerFacts, judgeBroker } from "~/cli/doctor/broker";
 import { judgeClock } from "~/cli/doctor/clock";
@@ -21,6 +23,7 @@ import { judgeHostIdentity } from "~/cli/doctor/host-identity";
 import { judgeLog } from "~/cli/doctor/log";
 import { judgeMembership, type MembershipFacts } from "~/cli/doctor/membership";
 import { within } from "~/cli/doctor/probe";
+import { gatherPutAside, judgePutAside } from "~/cli/doctor/put-aside";
 import {
   type InstalledService,
   judgeService,
@@ -37,6 +40,7 @@ import { nowhereSpecial } from "~/settings/surroundings";
 import { version } from "~/version";
 import type { HealthReply } from "~/wire/ipc";
 import { hostPaths } from "~/wire/paths";
+import { tempDir } from "../../support/temp-dir";
 
 /** `status check`, and a piece of the message and of what mends it. */
 type Expected = [what: string, message: RegExp, fix?: RegExp];
@@ -342,6 +346,7 @@ const silent = (
 });
 const daemon = (answer: AnswerFact, holder: HolderFact, more: Partial<DaemonFacts> = {}): DaemonFacts => ({
   socket: "/h/daemon.sock",
+  lock: "/h/daemon.lock",
   holder,
   answer,
   detour: undefined,
@@ -458,7 +463,28 @@ describe("daemon, lock, socket and version", () => {
       daemon(silent("daemon_unreachable"), { kind: "hidden", why: "another container" }),
       true,
       [],
-      [["fail lock", /another container/, /restart/]],
+      [["fail lock", /somebody holds \/h\/daemon\.lock.*another container/, /^lsof \/h\/daemon\.lock/]],
+    ],
+    [
+      "kept out by somebody else",
+      daemon(silent("daemon_unreachable"), { kind: "other", pid: 7, program: "sqlite3" }),
+      true,
+      [],
+      [["fail lock", /process 7 \(sqlite3\) holds \/h\/daemon\.lock.*none can start/, /^ps -fp 7 /]],
+    ],
+    [
+      "without its record",
+      daemon(answering(), { kind: "other", pid: 42, program: "claudemesh" }),
+      true,
+      [],
+      [up, lock, socket, same],
+    ],
+    [
+      "without its lock, which somebody else has",
+      daemon(answering(), { kind: "other", pid: 7, program: "sqlite3" }),
+      true,
+      [],
+      [up, ["fail lock", /process 7 \(sqlite3\) holds.*pid 42/, /^ps -fp 7 .*restart$/], socket, same],
     ],
     [
       "hanging",
@@ -591,7 +617,7 @@ describe("databases", () => {
     ],
     ["behind a closed door", { kind: "hidden" }, []],
     ["none yet", { kind: "none_yet" }, [["pass database", /none yet/]]],
-    ["of a daemon that hangs", { kind: "not_looked_at" }, [["warn database", /does not answer/, /restart/]]],
+    ["of a daemon that hangs", { kind: "not_looked_at" }, [["warn database", /does not answer/, /doctor$/]]],
     ["large", { kind: "too_long" }, [["warn database", /longer than/, /recover --dry-run/]]],
     ["newer", { kind: "failed", message: "m", hint: "h" }, [["fail database", /m/, /h/]]],
     [
@@ -605,6 +631,37 @@ describe("databases", () => {
     ["sound", { kind: "checked", databases: { outbox: { state: "sound" } } }, [["pass database", /sound/]]],
   ];
   test.each(cases)("%s", (_, facts, expected) => expectFindings(judgeDatabase(facts), expected));
+});
+
+describe("what was put aside", () => {
+  const dayMs = 86_400_000;
+  const nowMs = Date.UTC(2026, 10, 20);
+  const aside = (days: number, bytes = 12_345) => ({
+    path: "/h/inbox.db.corrupt-1",
+    atMs: nowMs - days * dayMs,
+    bytes,
+  });
+  test("is told when contents of that age are kept nowhere else, and while there is something in it", () => {
+    expectFindings(judgePutAside([aside(29), aside(400, 0)], nowMs, 30), []);
+    expectFindings(judgePutAside([aside(31)], nowMs, 30), [
+      ["warn kept", /inbox\.db\.corrupt-1 \(12\.3 KB\) was put aside on 2026-10-20/, /^rm -r \/h\/inbox/],
+    ]);
+  });
+
+  test("is found with its size, whatever is in it; copies that go by themselves are not", async () => {
+    const dir = tempDir();
+    mkdirSync(join(dir, "before-restore-5"));
+    writeFileSync(join(dir, "before-restore-5/outbox.db"), "12345");
+    writeFileSync(join(dir, "inbox.db.damaged-7"), "123");
+    writeFileSync(join(dir, "outbox.db.damaged-7"), "123");
+    writeFileSync(join(dir, "outbox.db.before-v4"), "123");
+    const found = await gatherPutAside(dir);
+    expect(found.sort((a, b) => a.atMs - b.atMs)).toEqual([
+      { path: join(dir, "before-restore-5"), atMs: 5, bytes: 5 },
+      { path: join(dir, "inbox.db.damaged-7"), atMs: 7, bytes: 3 },
+    ]);
+    expect(await gatherPutAside(join(dir, "nowhere"))).toEqual([]);
+  });
 });
 
 describe("log", () => {
@@ -789,17 +846,32 @@ describe("service", () => {
   const installed: InstalledService = {
     kind: "installed",
     unitPath: "/u/claudemesh-daemon.service",
-    isSystem: false,
+    scope: "user",
     rivals: [],
     isEnabled: true,
     executable: "/bin/claudemesh",
     executableVersion: version,
-    state: { pid: 42, text: "active (running)", givenUp: false },
+    state: { pid: 42, text: "active (running)", givenUp: false, hasFailed: false },
+    startCommand: "claudemesh daemon up",
     bootCommand: "systemctl --user enable --now x",
+    installCommand: "claudemesh daemon install-service",
     logCommand: "journalctl x",
   };
+  /** Of the system: another command's business, and not asked. */
+  const ofSystem: InstalledService = {
+    ...installed,
+    unitPath: "/etc/systemd/system/claudemesh-daemon-ann.service",
+    scope: "system",
+    state: undefined,
+    startCommand: "sudo systemctl restart claudemesh-daemon-ann.service",
+    bootCommand: "sudo claudemesh daemon install-service --system",
+    installCommand: "sudo claudemesh daemon install-service --system",
+  };
   const context: ServiceContext = { health: health(), hasMeshes: true, surroundings: nowhereSpecial };
-  const stopped = { pid: undefined, text: "failed (failed)", givenUp: true };
+  const failed = { pid: undefined, text: "failed (failed)", givenUp: true, hasFailed: true };
+  const stopped = { pid: undefined, text: "inactive (dead)", givenUp: true, hasFailed: false };
+  const managed = (managed_unit: string, managed_scope: "user" | "system" = "user") =>
+    ({ managed_by: "systemd", managed_unit, managed_scope }) as const;
   const cases: [
     what: string,
     facts: Parameters<typeof judgeService>[0],
@@ -807,6 +879,18 @@ describe("service", () => {
     expected: Expected[],
   ][] = [
     ["runs", installed, {}, [["pass service", /runs the daemon/]]],
+    [
+      "runs, by what the daemon says, where its manager cannot be asked",
+      { ...installed, state: undefined },
+      { health: health(managed("claudemesh-daemon.service")) },
+      [["pass service", /runs the daemon/]],
+    ],
+    [
+      "runs, as one of the system",
+      ofSystem,
+      { health: health(managed("claudemesh-daemon-ann.service", "system")) },
+      [["pass service", /daemon-ann\.service runs the daemon/]],
+    ],
     [
       "none",
       { kind: "none", hasManager: true },
@@ -847,8 +931,8 @@ describe("service", () => {
     ],
     [
       "another version",
-      { ...installed, executableVersion: "9.9.9", isSystem: true, state: undefined },
-      {},
+      { ...ofSystem, executableVersion: "9.9.9" },
+      { health: health(managed("claudemesh-daemon-ann.service", "system")) },
       [["warn service", /version 9\.9\.9/, /^sudo claudemesh daemon install-service --system$/]],
     ],
     [
@@ -864,22 +948,112 @@ describe("service", () => {
       [["warn service", /not started at boot/, /enable --now/]],
     ],
     [
-      "given up",
+      "failed",
+      { ...installed, state: failed },
+      { health: undefined },
+      [["fail service", /does not run: failed/, /^journalctl x; then: claudemesh daemon install-service$/]],
+    ],
+    [
+      "stopped by somebody",
       { ...installed, state: stopped },
       { health: undefined },
-      [["fail service", /does not run: failed/, /journalctl x/]],
+      [
+        [
+          "warn service",
+          /inactive \(dead\); it starts the daemon at the next boot/,
+          /^claudemesh daemon up$/,
+        ],
+      ],
+    ],
+    [
+      "between two attempts",
+      { ...installed, state: { ...stopped, text: "activating (auto-restart)", givenUp: false } },
+      { health: undefined },
+      [
+        [
+          "warn service",
+          /auto-restart\), and runs no daemon/,
+          /^journalctl x shows why; claudemesh daemon up$/,
+        ],
+      ],
+    ],
+    [
+      "not to be asked",
+      { ...installed, state: undefined },
+      { health: undefined },
+      [["pass service", /starts the daemon at boot or login$/]],
+    ],
+    [
+      "one of the system whose daemon does not answer",
+      ofSystem,
+      { health: undefined },
+      [
+        [
+          "warn service",
+          /runs no daemon that answers/,
+          /^sudo systemctl restart claudemesh-daemon-ann\.service$/,
+        ],
+      ],
     ],
     [
       "another daemon answers",
       installed,
       { health: health({ pid: 7 }) },
-      [["fail service", /42.*7 answers/, /kill 7/]],
+      [["fail service", /42.*7 answers/, /^claudemesh daemon down; claudemesh daemon up$/]],
     ],
     [
       "started by hand beside it",
-      { ...installed, state: { ...stopped, givenUp: false } },
+      { ...installed, state: stopped },
       {},
-      [["warn service", /by hand/, /install-service/]],
+      [
+        [
+          "warn service",
+          /pid 42\) was started by hand, and not by \/u\/claudemesh-daemon\.service, which is inactive \(dead\).*starts another one$/,
+          /^claudemesh daemon down; claudemesh daemon up$/,
+        ],
+      ],
+    ],
+    [
+      "started by hand with flags, which the service has not",
+      { ...installed, state: failed },
+      { health: health({ started_with: ["--no-tcp"], managed_by: null }) },
+      [
+        [
+          "warn service",
+          /by hand \(--no-tcp\).*failed.*without these flags, which config\.toml can hold$/,
+          /daemon up$/,
+        ],
+      ],
+    ],
+    [
+      "started by hand beside one of the system",
+      ofSystem,
+      { health: health({ managed_by: null }) },
+      [
+        [
+          "warn service",
+          /by hand, and not by \/etc/,
+          /^claudemesh daemon down; sudo systemctl restart claudemesh-daemon-ann\.service$/,
+        ],
+      ],
+    ],
+    [
+      "run by a unit of one's own beside it",
+      { ...installed, state: stopped },
+      { health: health(managed("mesh.service")) },
+      [["warn service", /is run by systemd as mesh\.service, and not by \/u/, /daemon up$/]],
+    ],
+    [
+      "run by launchd, which goes by labels",
+      { ...installed, unitPath: "/L/com.claudemesh.daemon.plist", state: undefined },
+      {
+        health: health({
+          managed_by: "launchd",
+          managed_unit: "com.claudemesh.daemon",
+          managed_scope: "user",
+        }),
+      },
+      [["pass service", /runs the daemon/]],
     ],
     [
       "two of them",

@@ -73,17 +73,21 @@ describe("a daemon that is managed", () => {
     ]);
   });
 
-  test("and whose manager refuses: its own words", async () => {
+  test.each([
+    ["user", "--user restart", "Try the same by hand to see more."],
+    ["system", "restart", "sudo systemctl restart claudemesh.service"],
+  ])("and whose manager, of the %s, refuses: its own words", async (managed_scope, words, hint) => {
     const { host, fake } = managed({
       managed_by: "systemd",
       managed_unit: "claudemesh.service",
-      managed_scope: "user",
+      managed_scope,
     });
-    fake.set("fail", "systemctl --user restart claudemesh.service");
+    fake.set("fail", `systemctl ${words} claudemesh.service`);
     const error = await failureOf(daemonRestart.execute([], host));
     expect(error).toMatchObject({
       code: "service_failed",
       message: expect.stringContaining("it was told to fail"),
+      hint,
     });
   });
 

@@ -161,11 +161,64 @@ describe("broker", () => {
     const otherEnv = home();
     const port = new URL(String(killed.url)).port;
     const other = await json(["broker", "up", "--port", port], otherEnv);
-    const old = { ...JSON.parse(content), pid: process.pid, started_at: "2026-01-01T00:00:00.000Z" };
-    writeFileSync(record, JSON.stringify(old));
+    writeFileSync(record, JSON.stringify({ ...JSON.parse(content), pid: process.pid }));
     expect(await json(["broker", "down"], env)).toEqual({ stopped: false, pid: null });
     expect(isRunning(Number(other.pid))).toBe(true);
     await json(["broker", "down"], otherEnv);
+  });
+
+  test("a clock that is set while it runs hides no broker from the commands", async () => {
+    const env = home();
+    const { pid, data } = await json(up, env);
+    // As if it had begun by a clock that was a day off.
+    const record = join(String(data), "broker.json");
+    const content = JSON.parse(readFileSync(record, "utf8"));
+    const dayMs = 24 * 3600 * 1000;
+    const started_at = new Date(Date.parse(content.started_at) - dayMs).toISOString();
+    writeFileSync(record, JSON.stringify({ ...content, started_at }));
+    expect(await json(["broker", "status"], env)).toMatchObject({ pid });
+    expect(await json(["broker", "down"], env)).toEqual({ stopped: true, pid });
+  });
+
+  test("says what comes next, as things are: a mesh, a daemon, an invite, or nothing", async () => {
+    const env = home();
+    const other = home();
+    const said = async (as: Record<string, string>, ...flags: string[]): Promise<string> =>
+      (await runSource([...up, ...flags], { env: as })).stderr.trim();
+    const { pid, url, data } = await json(up, env);
+    pids.add(Number(pid));
+    expect(await said(env)).toBe(`next: claudemesh mesh create NAME --broker ${url}`);
+    expect(await said(other, "--data", String(data))).toBe(
+      `next: CLAUDEMESH_BROKER_DATA=${data} claudemesh mesh create NAME --broker ${url}`,
+    );
+    // To this host it has another name.
+    const sameUrl = String(url).replace("127.0.0.1", "localhost");
+    await json(["mesh", "create", "team", "--broker", sameUrl, "--display-name", "alice"], env);
+    expect((await said(env)).split("\n")).toEqual([
+      "this host is in team there, and its daemon connects by itself",
+      "next: claudemesh daemon up",
+    ]);
+    await json(["daemon", "up", "--no-tcp"], env);
+    expect(await said(env)).toBe("this host is in team there, and its daemon connects by itself");
+    await json(["daemon", "down"], env);
+    expect(await said(other, "--data", String(data))).toBe(
+      `it has 1 mesh, and this host is in none of them: claudemesh join LINK, with an invite of a member. For another mesh: CLAUDEMESH_BROKER_DATA=${data} claudemesh mesh create NAME --broker ${url}`,
+    );
+    await json(["broker", "down"], env);
+
+    // The same address, and another directory behind it.
+    const port = new URL(String(url)).port;
+    const empty = join(tempDir(), "empty");
+    await json(["broker", "up", "--port", port, "--data", empty], env);
+    expect(await said(env, "--data", empty)).toContain(
+      `warning: this host is in team at that address, and this broker, with ${empty}, has no mesh at all`,
+    );
+    await json(["broker", "down", "--data", empty], env);
+    // None of this is for the log of the server.
+    for (const line of readFileSync(join(String(data), "broker.log"), "utf8")
+      .trim()
+      .split("\n"))
+      expect(JSON.parse(line)).toHaveProperty("level");
   });
 
   test("what the operator chooses reaches the broker, and its clients", async () => {

@@ -4,6 +4,8 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { openClient } from "~/client/client";
 import { isErrorCode, MeshError } from "~/errors";
+import { ConflictReply, routes } from "~/wire/ipc";
+import { SendReply } from "~/wire/reply";
 import { tempDir } from "../../support/temp-dir";
 import { fakeDaemon, json, newSocketPath, rawDaemon } from "./fake-daemon";
 
@@ -56,6 +58,13 @@ describe("a request", () => {
     const { socketPath } = fakeDaemon(() => json({ ...sent, brand_new: 1 }));
     expect(await openClient({ socketPath }).call("send", { body: { to: "b", message: "" } })).toEqual(sent);
   });
+});
+
+test("what a send is answered is read by the schemas of the table, though the table is not loaded for it", () => {
+  const { 409: refused, ...taken } = routes.send.responses;
+  expect(taken).toEqual({ 200: SendReply, 202: SendReply });
+  expect([taken[200], taken[202]].every((schema) => schema === SendReply)).toBe(true);
+  expect(refused).toBe(ConflictReply);
 });
 
 describe("an error answer", () => {

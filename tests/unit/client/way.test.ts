@@ -10,7 +10,7 @@ import { openWay, versionSkew } from "~/client/way";
 import { MeshError } from "~/errors";
 import { version } from "~/version";
 import { challengeProof } from "~/wire/challenge";
-import { versionHeader } from "~/wire/ipc";
+import { versionHeader } from "~/wire/place";
 import { tempDir } from "../../support/temp-dir";
 import { fakeDaemon, json } from "./fake-daemon";
 

@@ -1,7 +1,8 @@
 /** The routes of the local API, by `app.request()`: what they answer, and that every answer fits the table they are made from. */
 import { describe, expect, test } from "bun:test";
 import * as v from "valibot";
-import { ErrorReply, type RouteName, routes } from "~/wire/ipc";
+import { type RouteName, routes } from "~/wire/ipc";
+import { ErrorReply } from "~/wire/reply";
 import { openTestDaemon, type TestDaemon, testToken } from "../../support/daemon-parts";
 
 const empty = new Uint8Array(0);

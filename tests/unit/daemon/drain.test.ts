@@ -11,6 +11,7 @@ import type { AckFrame, ClientFrameInput } from "~/wire/broker";
 import { answerTimeoutMs, retryAfterMsMax, retryDelayMsMax, sendWindowMessagesMax } from "~/wire/limits";
 import type { Priority } from "~/wire/text";
 import { FakeClock } from "../../support/fake-clock";
+import { waitFor } from "../../support/wait-for";
 
 const mesh = "mesh-1";
 const bob = "b0".repeat(32);
@@ -126,6 +127,18 @@ describe("leaving", () => {
     expect(d.left()).toEqual(["one"]);
     expect(statusWhenSent).toBe("inflight");
     expect(d.row("one").first_sent_at).toBe(d.clock.now());
+  });
+
+  test("a row leaves after its sender was answered, who waits for that", async () => {
+    const d = openDrain();
+    d.attach();
+    await d.settle();
+    spyOn(d.clock, "soon").mockImplementation((action) => void setImmediate(action));
+    const order: string[] = [];
+    d.port.send = () => order.push("left") > 0;
+    void d.accept("one").then(() => order.push("answered"));
+    await waitFor(() => order.length === 2, { what: "the answer and the frame" });
+    expect(order).toEqual(["answered", "left"]);
   });
 
   test("rows that waited leave in the order they were accepted when the link opens", async () => {

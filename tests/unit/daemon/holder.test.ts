@@ -5,6 +5,7 @@ import { endRecord, findHolder, listenForLastWord, processStart, writeRecord } f
 import { tryLock } from "~/disk/lock";
 import { daemonPaths } from "~/wire/paths";
 import { cleanup } from "../../support/cleanup";
+import { foreignLock } from "../../support/processes";
 import { tempDir } from "../../support/temp-dir";
 
 const startedAt = "2026-01-01T00:00:00.000Z";
@@ -61,6 +62,19 @@ describe("the holder", () => {
   test("is hidden when there is no record", () => {
     expect(findHolder(locked().paths)).toMatchObject({ kind: "hidden" });
   });
+
+  test.skipIf(process.platform !== "linux")(
+    "is another process when the kernel names one that the record does not (skipped off Linux)",
+    async () => {
+      const paths = daemonPaths(tempDir());
+      writeFileSync(
+        paths.record,
+        JSON.stringify({ pid: 1, started_at: startedAt, started_with: [], process_start: "x" }),
+      );
+      const { pid, program } = await foreignLock(paths.lock);
+      expect(findHolder(paths)).toEqual({ kind: "other", pid, program, isOurs: false });
+    },
+  );
 });
 
 test("a process is told from a later one by when it began", async () => {

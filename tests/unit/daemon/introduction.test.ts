@@ -4,7 +4,9 @@ import type * as v from "valibot";
 import { rulesOf } from "~/daemon/ipc/listen";
 import { plainOrigin } from "~/daemon/origin";
 import { version } from "~/version";
-import { type Ephemeral, ephemeralHeader, routes, versionHeader } from "~/wire/ipc";
+import { routes } from "~/wire/ipc";
+import { ephemeralHeader, versionHeader } from "~/wire/place";
+import type { Ephemeral } from "~/wire/reply";
 import { openTestDaemon, testToken } from "../../support/daemon-parts";
 
 const until = "2030-01-01T00:00:00.000Z";

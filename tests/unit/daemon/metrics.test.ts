@@ -1,16 +1,14 @@
 /** `GET /v1/metrics`: each number moves when its thing happens and only then, and no label tells who writes to whom. */
 import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
-import { Inbox, migrateInbox } from "~/daemon/db/inbox";
 import type { Port } from "~/daemon/drain";
 import { handlersOf, rulesOf } from "~/daemon/ipc/listen";
 import { buildApp, Load } from "~/daemon/ipc/server";
 import { daemonFamilies } from "~/daemon/metrics";
 import { writeFileAtomic } from "~/disk/file";
-import { openSqlite } from "~/disk/sqlite";
 import type { BrokerTerms } from "~/link/negotiate";
 import { version } from "~/version";
-import { metricsContentType, routes } from "~/wire/ipc";
+import { type HealthReply, metricsContentType, routes } from "~/wire/ipc";
 import { openTestDaemon, type TestDaemon, testToken } from "../../support/daemon-parts";
 import { listedMetrics, Scrape } from "../../support/prometheus";
 import { waitFor } from "../../support/wait-for";
@@ -20,6 +18,9 @@ async function scrape(daemon: TestDaemon): Promise<Scrape> {
   expect([response.status, response.headers.get("content-type")]).toEqual([200, metricsContentType]);
   return new Scrape(await response.text());
 }
+
+const healthOf = async (daemon: TestDaemon): Promise<HealthReply> =>
+  (await (await daemon.request("GET", "/v1/health")).json()) as HealthReply;
 
 async function withBob(): Promise<TestDaemon> {
   const daemon = await openTestDaemon();
@@ -362,36 +363,53 @@ test("labels hold nothing but fixed words and the names of meshes", async () => 
     for (const value of values.get(label) ?? []) expect(value).toMatch(/^[a-z0-9_]{2,32}$/);
 });
 
-test("the inbox is counted once, and then what came since", () => {
-  const db = openSqlite(":memory:");
-  migrateInbox(db);
-  const inbox = new Inbox(db);
-  const put = (id: string) =>
-    inbox.insert({
-      id,
-      letter: {
-        id,
-        meshId: "mesh-1",
-        from: "b0",
-        to: "a0",
-        body: "hi",
-        meta: null,
-        replyTo: null,
-        agent: null,
-        sentAt: "2025-06-15T15:06:40.000Z",
-        expectsReply: false,
-      },
-      bodyVersion: 2,
-      senderName: "bob",
-      brokerMessageId: `m-${id}`,
-      priority: "next",
-      receivedAt: 1,
-    });
-  expect(inbox.count()).toBe(0);
-  for (const id of ["a", "b", "a"]) put(id);
-  expect([inbox.count(), inbox.count()]).toEqual([2, 2]);
-  put("c");
-  expect([inbox.count(), inbox.unreadCount()]).toEqual([3, 3]);
+test("two meshes never share a label, whatever they are called", async () => {
+  const daemon = await openTestDaemon();
+  const { mesh, configFile } = daemon;
+  // One has another's id for a name, and two have the same name.
+  const named = [
+    { meshId: "mesh-1", slug: "team" },
+    { meshId: "mesh-2", slug: "mesh-1" },
+    { meshId: "mesh-3", slug: "ops" },
+    { meshId: "mesh-4", slug: "ops" },
+    { meshId: "mesh-5", slug: "mesh-5" },
+  ];
+  const meshes = named.map((names) => ({ ...mesh, ...names }));
+  writeFileAtomic(configFile, JSON.stringify({ version: 1, meshes }));
+  daemon.parts.meshes.reload();
+  const labels = (await scrape(daemon)).labelValues().get("mesh") ?? [];
+  expect([...labels].sort()).toEqual(["mesh-2", "mesh-3", "mesh-4", "mesh-5", "team"]);
+  expect(Object.keys((await healthOf(daemon)).meshes).sort()).toEqual([
+    "mesh-2",
+    "mesh-3",
+    "mesh-4",
+    "mesh-5",
+    "team",
+  ]);
+  const { meshes: running } = daemon.parts;
+  expect(running.byText("team").mesh.meshId).toBe("mesh-1");
+  expect(() => running.byText("mesh-1")).toThrow(
+    expect.objectContaining({
+      code: "mesh_required",
+      hint: expect.stringMatching(/: team, mesh-2$/),
+    }) as Error,
+  );
+});
+
+test("a clock that is set while the daemon runs changes neither how long it is up nor, by that clock, since when", async () => {
+  const daemon = await openTestDaemon();
+  const { clock } = daemon;
+  const look = async () => ({
+    up: (await healthOf(daemon)).uptime_s,
+    since: (await scrape(daemon)).value("process_start_time_seconds"),
+  });
+  const startedS = clock.now() / 1000;
+  clock.advance(90_000);
+  expect(await look()).toEqual({ up: 90, since: startedS });
+  for (const setS of [0, startedS + 86_400]) {
+    clock.setWall(setS * 1000);
+    expect(await look()).toEqual({ up: 90, since: setS - 90 });
+  }
 });
 
 test("docs/monitoring.md lists the metrics that there are", async () => {

@@ -25,6 +25,9 @@ let isClockDoubted: boolean;
 let retention: Retention;
 let logs: { message: string; fields: LogFields }[];
 let ending: AbortController;
+/** Before when old files were to be removed, each time; and the names of those that there are. */
+let tidied: number[];
+let files: string[];
 
 beforeEach(() => {
   clock = new FakeClock();
@@ -34,6 +37,8 @@ beforeEach(() => {
   settings = defaultSettings;
   isClockDoubted = false;
   logs = [];
+  tidied = [];
+  files = [];
 });
 
 function open(migrate: (db: Outbox["db"]) => void): Outbox["db"] {
@@ -53,6 +58,10 @@ function start(): void {
     clock,
     settings: () => settings,
     log: (_level, message, fields = {}) => void logs.push({ message, fields }),
+    tidy(beforeMs) {
+      tidied.push(beforeMs);
+      return files.splice(0);
+    },
     isClockDoubted: () => isClockDoubted,
   });
   const running = retention.run(ending.signal);
@@ -210,6 +219,44 @@ describe("after the days of retention", () => {
     settings = { ...settings, "storage.retention_days": 1, "storage.upkeep_every_h": 1 };
     await pass(hourMs);
     expect(whole()).toEqual([]);
+  });
+});
+
+describe("files that hold old contents", () => {
+  test("go when the contents themselves do, and by the same days", async () => {
+    files = ["outbox.db.before-v4"];
+    settings = { ...defaultSettings, "storage.retention_days": 7 };
+    start();
+    await pass(clockSettledMs);
+    expect(tidied).toEqual([clock.now() - 7 * dayMs]);
+    expect(logs).toEqual([
+      { message: "old_databases_removed", fields: { files: ["outbox.db.before-v4"], days: 7 } },
+    ]);
+    await pass(25 * hourMs);
+    expect([tidied.length, logs.length]).toEqual([2, 1]);
+  });
+
+  test("stay as long as the clock is not believed", async () => {
+    isClockDoubted = true;
+    start();
+    await pass(3 * dayMs);
+    expect(tidied).toEqual([]);
+  });
+
+  test("that cannot be removed are a problem until the next time", async () => {
+    files = Object.assign(["x"], {
+      splice() {
+        throw new Error("EACCES");
+      },
+    });
+    start();
+    await pass(clockSettledMs);
+    expect(retention.problems).toMatchObject([
+      { code: "retention_failed", message: expect.stringContaining("EACCES") },
+    ]);
+    files = [];
+    await pass(25 * hourMs);
+    expect(retention.problems).toEqual([]);
   });
 });
 

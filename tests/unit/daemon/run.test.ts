@@ -1,6 +1,15 @@
 /** A daemon started for real on databases that are damaged or too new: what it refuses, what it moves aside, what it says. */
 import { describe, expect, test } from "bun:test";
-import { readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { DirectoryStore } from "~/daemon/db/directory";
 import { runDaemon } from "~/daemon/run";
@@ -9,6 +18,7 @@ import { MeshError } from "~/errors";
 import { nowhereSpecial } from "~/settings/surroundings";
 import { halfWrittenMs } from "~/wire/limits";
 import { daemonPaths, hostPaths } from "~/wire/paths";
+import { deadPid } from "../../support/processes";
 import { tempDir } from "../../support/temp-dir";
 
 /** A host whose daemon has run once, and stopped. */
@@ -33,7 +43,7 @@ async function openHost() {
   expect(await run()).toBeUndefined();
   const get = async (path: string): Promise<unknown> =>
     (await fetch(`http://localhost${path}`, { unix: files.socket })).json();
-  return { files, run, get };
+  return { paths, files, run, get };
 }
 
 const insertMessage = (inbox: ReturnType<typeof openSqlite>): void =>
@@ -196,11 +206,11 @@ describe("an inbox that is no database", () => {
 test("what a killed process had half written goes at the next start, but not what somebody may be writing", async () => {
   const host = await openHost();
   const left = [
-    "daemon.json.4711.0a1b2c3d.tmp",
-    "outbox.db.before-v2.12.0a1b2c3d.tmp",
-    "outbox.db.before-v2.12.0a1b2c3d.tmp-journal",
+    `daemon.json.${deadPid}.0a1b2c3d.tmp`,
+    `outbox.db.before-v2.${deadPid}.0a1b2c3d.tmp`,
+    `outbox.db.before-v2.${deadPid}.0a1b2c3d.tmp-journal`,
   ];
-  const [fresh, other] = ["host_fingerprint.json.4711.ffffffff.tmp", "notes.tmp"];
+  const [fresh, other] = [`host_fingerprint.json.${deadPid}.ffffffff.tmp`, "notes.tmp"];
   const inDir = (name: string): string => join(dirname(host.files.lock), name);
   for (const name of [...left, fresh, other]) writeFileSync(inDir(name), "");
   const old = new Date(Date.now() - 2 * halfWrittenMs);
@@ -211,4 +221,28 @@ test("what a killed process had half written goes at the next start, but not wha
       .filter((name) => name.includes("tmp"))
       .sort(),
   ).toEqual([fresh, other]);
+});
+
+test("so does what was to become keys or settings, also where a link leads; what is others' there stays", async () => {
+  const { paths, run } = await openHost();
+  const dotfiles = tempDir();
+  writeFileSync(join(dotfiles, "settings"), "", { mode: 0o600 });
+  symlinkSync(join(dotfiles, "settings"), paths.settingsFile);
+  mkdirSync(join(paths.configDir, "pending"), { mode: 0o700 });
+  const end = `${deadPid}.0a1b2c3d.tmp`;
+  const left = [
+    `${paths.configFile}.${end}`,
+    `${paths.configFile}.before-remint-1.${end}`,
+    join(paths.configDir, `remint.json.${end}`),
+    join(paths.configDir, `pending/ab.json.${end}`),
+    join(dotfiles, `settings.${end}`),
+  ];
+  const others = [join(paths.configDir, `notes.${end}`), join(dotfiles, `bashrc.${end}`)];
+  const old = new Date(Date.now() - 2 * halfWrittenMs);
+  for (const path of [...left, ...others]) {
+    writeFileSync(path, "");
+    utimesSync(path, old, old);
+  }
+  expect(await run()).toBeUndefined();
+  expect([left.filter(existsSync), others.filter(existsSync)]).toEqual([[], others]);
 });

@@ -2,13 +2,15 @@
 import { describe, expect, test } from "bun:test";
 import { readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { isLocked, lockToChange, tryLock } from "~/disk/lock";
+import { isLocked, lockHolder, lockToChange, tryLock } from "~/disk/lock";
 import { MeshError } from "~/errors";
 import { cleanup } from "../../support/cleanup";
 import { root } from "../../support/cli";
+import { foreignLock } from "../../support/processes";
 import { tempDir } from "../../support/temp-dir";
 
 interface Other {
+  pid: number;
   /** What the other process said of the lock: `held` or `busy`. */
   said: Promise<string>;
   /** Ends it by closing its standard input, so that it leaves in an orderly way. */
@@ -30,6 +32,7 @@ function otherProcess(path: string, waitMs = 0): Other {
   cleanup(kill);
   const reader = child.stdout.getReader();
   return {
+    pid: child.pid,
     said: reader.read().then(({ value }) => new TextDecoder().decode(value).trim()),
     kill,
     async end() {
@@ -179,4 +182,28 @@ test("who wants to change a file and cannot is told what to look for", () => {
   expect(() => lockToChange(path)).toThrow(`another process has held ${path}`);
   lock.release();
   lockToChange(path).release();
+});
+
+describe.skipIf(process.platform !== "linux")("who holds it (skipped off Linux)", () => {
+  test("is nobody, or another process, which is named; this one does not count", async () => {
+    const path = join(tempDir(), "lock");
+    writeFileSync(path, "");
+    expect(lockHolder(path)).toBeUndefined();
+    const own = tryLock(path);
+    expect(lockHolder(path)).toBeUndefined();
+    own?.release();
+    const other = otherProcess(path);
+    expect(await other.said).toBe("held");
+    expect(lockHolder(path)).toEqual({ pid: other.pid, program: expect.any(String), isOurs: true });
+    expect(lockHolder(join(tempDir(), "nowhere"))).toBeUndefined();
+    await other.kill();
+    expect(lockHolder(path)).toBeUndefined();
+  });
+
+  test("may be any other program", async () => {
+    const path = join(tempDir(), "lock");
+    const { pid, program } = await foreignLock(path);
+    expect(isLocked(path)).toBe(true);
+    expect(lockHolder(path)).toEqual({ pid, program, isOurs: false });
+  });
 });

@@ -11,7 +11,7 @@ import {
   utimesSync,
   writeFileSync,
 } from "node:fs";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import {
   closeSqlite,
   findDamage,
@@ -24,6 +24,7 @@ import {
 import { MeshError } from "~/errors";
 import { cleanup } from "../../support/cleanup";
 import { root } from "../../support/cli";
+import { deadPid } from "../../support/processes";
 import { tempDir } from "../../support/temp-dir";
 import { waitFor } from "../../support/wait-for";
 
@@ -289,15 +290,16 @@ describe("the copy that is kept before a schema is brought forward", () => {
   });
   test("leaves no room taken by those that processes were killed at", () => {
     const path = at(1);
-    const left = `${path}.before-v2.4711.0a1b2c3d.tmp`;
-    writeFileSync(left, "half");
+    const left = `${path}.before-v2.${deadPid}.0a1b2c3d.tmp`;
+    // Another database's, which has its own time for that.
+    const other = join(dirname(path), `b.db.before-v2.${deadPid}.0a1b2c3d.tmp`);
     const anHourAgo = new Date(Date.now() - 3_600_000);
-    utimesSync(left, anHourAgo, anHourAgo);
-    // Of one that is at it at this moment.
-    const living = `${path}.before-v2.4712.0a1b2c3d.tmp`;
-    writeFileSync(living, "half");
+    for (const name of [left, other]) {
+      writeFileSync(name, "half");
+      utimesSync(name, anHourAgo, anHourAgo);
+    }
     migrate(open(path), steps);
-    expect(namesIn(path)).toEqual(["a.db", "a.db.before-v2", "a.db.before-v2.4712.0a1b2c3d.tmp"]);
+    expect(namesIn(path)).toEqual(["a.db", "a.db.before-v2", basename(other)]);
   });
   test("that cannot be made leaves the database as it is", () => {
     const path = at(1);

@@ -7,17 +7,19 @@ import {
   readFileSync,
   statSync,
   symlinkSync,
+  utimesSync,
   writeFileSync,
 } from "node:fs";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { type Clock, systemClock } from "~/clock";
 import { MeshError } from "~/errors";
 import type { ServiceScope } from "~/service/definition";
 import { installService, type RunningDaemon, uninstallService } from "~/service/install";
 import { type ServiceManager, serviceManager } from "~/service/service-manager";
-import { lingers } from "~/service/systemd-manager";
+import { lingers, toUserManager } from "~/service/systemd-manager";
 import { serviceReadyMsMax } from "~/wire/limits";
 import { type FakeServiceManager, fakeServiceManager } from "../../support/fake-service-manager";
+import { deadPid } from "../../support/processes";
 import { tempDir } from "../../support/temp-dir";
 import { alice, definitionOf } from "./service-definition";
 
@@ -170,6 +172,16 @@ describe("systemd", () => {
     });
   });
 
+  test("a user's manager is found where it always is, unless the environment says where", () => {
+    const root = tempDir();
+    const runtimeDir = join(root, "run/user/1001");
+    const programs = (env: Record<string, string>) => ({ platform: "linux" as const, env });
+    expect(toUserManager(programs({}), 1001, root)).toEqual({});
+    mkdirSync(runtimeDir, { recursive: true });
+    expect(toUserManager(programs({}), 1001, root)).toEqual({ env: { XDG_RUNTIME_DIR: runtimeDir } });
+    expect(toUserManager(programs({ XDG_RUNTIME_DIR: "/elsewhere" }), 1001, root)).toEqual({});
+  });
+
   test.each([
     ["yes\n", true],
     ["no\n", false],
@@ -258,6 +270,20 @@ describe.each(platforms)("either, on %s", (platform) => {
     expect(await installService(w.manager, w.daemon)).toMatchObject({ replaced: true });
     expect(unitOf(w)).toBe(w.manager.unit);
     expect(filesBeside(w)).toEqual([w.manager.unitPath.slice(dirname(w.manager.unitPath).length + 1)]);
+  });
+
+  test("what an install that was killed had half written goes with the next one", async () => {
+    const w = world({ platform });
+    const dir = dirname(w.manager.unitPath);
+    const name = basename(w.manager.unitPath);
+    mkdirSync(dir, { recursive: true });
+    const [left, other] = [`${name}.${deadPid}.0a1b2c3d.tmp`, `other.service.${deadPid}.0a1b2c3d.tmp`];
+    for (const file of [left, other]) {
+      writeFileSync(join(dir, file), "[Unit]");
+      utimesSync(join(dir, file), new Date(0), new Date(0));
+    }
+    await installService(w.manager, w.daemon);
+    expect(filesBeside(w).sort()).toEqual([name, other].sort());
   });
 
   test("a daemon that was started by hand is stopped first, and the service's own is not", async () => {

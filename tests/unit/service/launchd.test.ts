@@ -98,15 +98,19 @@ describe("a parser reads", () => {
         CLAUDEMESH_CONFIG_DIR: dir,
         CLAUDEMESH_DAEMON_DIR: `${dir}/]]>`,
         NODE_EXTRA_CA_CERTS: `${dir}/<!--`,
+        PATH: `/opt/homebrew/bin:${dir}:bin`,
+        SECRET: "s3cret",
       },
     });
     expect(parse(renderLaunchdPlist(service))).toMatchObject({
       Label: launchdLabel(service),
       ProgramArguments: [`${dir}/claudemesh`, "daemon", "up", "--foreground"],
       EnvironmentVariables: {
+        BUN_GC_TIMER_INTERVAL: "30000",
         CLAUDEMESH_CONFIG_DIR: dir,
         CLAUDEMESH_DAEMON_DIR: `${dir}/]]>`,
         NODE_EXTRA_CA_CERTS: `${dir}/<!--`,
+        PATH: `/opt/homebrew/bin:${dir}`,
       },
       StandardErrorPath: `${dir}/]]>/daemon.log`,
     });

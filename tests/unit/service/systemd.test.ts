@@ -97,6 +97,21 @@ WantedBy=multi-user.target
     );
   });
 
+  test("has the search path of who installed it, and no other variable of his", () => {
+    const env = {
+      PATH: "/home/alice/.local/bin:/opt/my tools:/100%/bin:/bin:.",
+      SECRET: "s3cret",
+      LANG: "de",
+    };
+    const environment = renderSystemdUnit(definitionOf({ env }))
+      .split("\n")
+      .filter((line) => line.startsWith("Environment="));
+    expect(environment).toEqual([
+      "Environment=BUN_GC_TIMER_INTERVAL=30000",
+      'Environment="PATH=/home/alice/.local/bin:/opt/my tools:/100%%/bin:/bin"',
+    ]);
+  });
+
   test("never cages the programs that the daemon hosts", () => {
     for (const scope of ["user", "system"] as const) {
       const unit = renderSystemdUnit(definitionOf({ scope }));
@@ -130,9 +145,12 @@ describe("what stands for itself", () => {
     ["/$a\\b", '/bin/sh -c "exec \\"$$0\\" \\"$$@\\"" "/$$a\\\\b"', '"CLAUDEMESH_DAEMON_DIR=/$a\\\\b"'],
   ];
   test.each(paths)("%j", (path, execStart, environment) => {
-    const service = definitionOf({ executable: path, env: { CLAUDEMESH_DAEMON_DIR: path } });
+    const service = definitionOf({ executable: path, env: { CLAUDEMESH_DAEMON_DIR: path, PATH: path } });
     expect(values(service, "ExecStart")).toEqual([`${execStart} daemon up --foreground`]);
-    expect(values(service, "Environment").at(-1)).toBe(environment);
+    expect(values(service, "Environment").slice(1)).toEqual([
+      environment,
+      environment.replace("CLAUDEMESH_DAEMON_DIR=", "PATH="),
+    ]);
   });
 
   test.each(["/a\nExecStartPre=/bin/evil", "/a\rb", "/a\u0000b", "/a\u001b[2J", "/a\u007f", "/a\ufffd"])(
@@ -143,6 +161,7 @@ describe("what stands for itself", () => {
         () => definitionOf({ env: { CLAUDEMESH_CONFIG_DIR: path } }),
         () => definitionOf({ env: { CLAUDEMESH_DAEMON_DIR: path } }),
         () => definitionOf({ env: { NODE_EXTRA_CA_CERTS: path } }),
+        () => definitionOf({ env: { PATH: `/bin:${path}` } }),
         () => definitionOf({ account: { ...alice, home: path } }),
         () => definitionOf({ account: { ...alice, name: path }, scope: "system" }),
       ];
@@ -213,7 +232,12 @@ describe.skipIf(Bun.which("systemd-analyze") === null)(
         scope,
         account: { ...alice, name: "root" },
         executable: program(join(dir, "claudemesh")),
-        env: { CLAUDEMESH_CONFIG_DIR: dir, CLAUDEMESH_DAEMON_DIR: join(dir, "d"), NODE_EXTRA_CA_CERTS: dir },
+        env: {
+          CLAUDEMESH_CONFIG_DIR: dir,
+          CLAUDEMESH_DAEMON_DIR: join(dir, "d"),
+          NODE_EXTRA_CA_CERTS: dir,
+          PATH: `/usr/bin:/opt/${name}`,
+        },
       });
       expect(verify(scope, systemdUnitName(service), renderSystemdUnit(service))).toEqual({
         exitCode: 0,

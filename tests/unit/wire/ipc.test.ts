@@ -1,7 +1,8 @@
 /** The table of the local API: what each request takes, what it refuses and how it says so, and what it fills in. */
 import { describe, expect, test } from "bun:test";
 import * as v from "valibot";
-import { ErrorReply, eventNames, MeshEvent, type RouteName, routes } from "~/wire/ipc";
+import { eventNames, MeshEvent, type RouteName, routes } from "~/wire/ipc";
+import { ErrorReply } from "~/wire/reply";
 import { explainIssues } from "~/wire/text";
 
 type Schema = v.GenericSchema<unknown, unknown>;

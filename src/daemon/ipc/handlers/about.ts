@@ -6,15 +6,13 @@ import type { Answer, Call } from "~/daemon/ipc/server";
 import type { DaemonParts } from "~/daemon/parts";
 import { version } from "~/version";
 import { challengeProof } from "~/wire/challenge";
-
-/** What a client may rely on beyond the first version of this API. */
-const ipcFeatures = ["idempotency_key_header", "wait_accepted", "events_replay", "requeue", "token_rotate"];
+import { ipcFeatures } from "~/wire/ipc";
 
 export const getVersion = (parts: DaemonParts) => (): Answer<"version"> => ({
   json: {
     daemon_version: version,
     ipc_api: "v1",
-    ipc_features: ipcFeatures,
+    ipc_features: [...ipcFeatures],
     schema_version: outboxSchemaVersion,
     meshes: Object.fromEntries(
       parts.meshes.sessions.map((session) => [

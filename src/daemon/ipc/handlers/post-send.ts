@@ -11,8 +11,8 @@ import {
 import type { Answer, Call } from "~/daemon/ipc/server";
 import type { DaemonParts } from "~/daemon/parts";
 import { MeshError } from "~/errors";
-import type { SendReply } from "~/wire/ipc";
-import { checkClientMessageId, checkMessageText, checkMeta } from "~/wire/outgoing";
+import { checkMessageText, checkMeta, idempotencyKey } from "~/wire/outgoing";
+import type { SendReply } from "~/wire/reply";
 
 const statusOf = {
   accepted_pending: "queued",
@@ -58,22 +58,6 @@ function answerOf(outcome: SendOutcome): Answer<"send"> {
     ...(outcome.broker_message_id === null ? {} : { broker_message_id: outcome.broker_message_id }),
   };
   return { status: outcome.status, json };
-}
-
-/** From the body or from the header; two different ones cannot both be meant. */
-function idempotencyKey(inBody: string | undefined, inHeader: string | null): string | undefined {
-  if (inHeader === null) return inBody;
-  checkClientMessageId(inHeader);
-  if (inBody !== undefined && inBody !== inHeader) {
-    throw new MeshError(
-      "idempotency_key_mismatch",
-      "client_message_id and the Idempotency-Key header differ",
-      {
-        hint: "Give the id in one of them only.",
-      },
-    );
-  }
-  return inHeader;
 }
 
 type Asked = Omit<Call<"send">["body"], "client_message_id"> & { client_message_id: string | undefined };
