@@ -78,6 +78,7 @@ const mock: Group = {
   description: "stand-in daemons for test harnesses",
   commands: {
     pilot: () => import("~/cli/mock/pilot").then(({ mockPilot }) => mockPilot),
+    daemon: () => import("~/cli/mock/daemon").then(({ mockDaemon }) => mockDaemon),
     replay: () => import("~/cli/mock/replay").then(({ mockReplay }) => mockReplay),
     schema: () => import("~/cli/mock/schema").then(({ mockSchema }) => mockSchema),
   },

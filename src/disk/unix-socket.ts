@@ -19,11 +19,7 @@ export const listenOnSocket = <Data>(
   path: string,
   socket: Bun.SocketHandler<Data>,
   { allowHalfOpen = false } = {},
-): Promise<SocketListener> =>
-  giveSocket(path, (bound) => {
-    const listener = Bun.listen<Data>({ unix: bound, socket, allowHalfOpen });
-    return { stop: (endsConnections) => listener.stop(endsConnections) };
-  });
+): Promise<SocketListener> => giveSocket(path, (unix) => Bun.listen<Data>({ unix, socket, allowHalfOpen }));
 
 /** What listens somewhere. */
 export interface Bound {
@@ -32,8 +28,7 @@ export interface Bound {
 
 /**
  * Has `bind` listen where `path` leads to, for servers of every kind: once it is called, the place is free, and what else may fail can
- * be done in it. Throws `already_running` when somebody listens there,
- * `path_unsafe`, `socket_path_too_long`, `storage_*`.
+ * be done in it. Throws `already_running` when somebody listens there, `path_unsafe`, `socket_path_too_long`, `storage_*`.
  */
 export async function giveSocket(
   path: string,

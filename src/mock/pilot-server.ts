@@ -3,7 +3,7 @@
  * up is nobody else's.
  */
 import type { Clock } from "~/clock";
-import { listenOnSocket } from "~/disk/unix-socket";
+import { giveSocket } from "~/disk/unix-socket";
 import type { Log } from "~/log";
 import { type PilotClient, type PilotConnection, PilotMock } from "~/mock/pilot";
 import { PilotReplay } from "~/mock/pilot-replay";
@@ -13,25 +13,32 @@ import { readScript } from "~/mock/script";
 import { mockWaitingBytesMax } from "~/wire/limits";
 import type { Recorded } from "~/wire/mock-recording";
 
-export interface MockPilotRun {
+interface Place {
   socket: string;
-  /** Files; undefined: none. */
-  script: string | undefined;
-  record: string | undefined;
-  clock: Clock;
   log: Log;
   /** It listens. */
   onReady(): void;
 }
 
-/** Serves until `interrupted`. Throws what `listenOnSocket`, `readScript` and `openRecorder` do. */
-export async function runMockPilot(run: MockPilotRun, interrupted: AbortSignal): Promise<void> {
-  const { clock, log } = run;
+export interface MockPilotRun extends Place {
+  /** Files; undefined: none. */
+  script: string | undefined;
+  record: string | undefined;
+  clock: Clock;
+}
+
+/** Serves until `ended`. Throws what `giveSocket`, `readScript` and `openRecorder` do. */
+export async function runMockPilot(run: MockPilotRun, ended: AbortSignal): Promise<void> {
+  const { clock, log, record } = run;
   const play = run.script === undefined ? usualPlay : playOf(readScript(run.script, "pilot"));
-  const recorder = run.record === undefined ? noRecorder : openRecorder(run.record, "pilot", clock, log);
-  try {
+  let recorder = noRecorder;
+  const begin = (): Connect => {
+    if (record !== undefined) recorder = openRecorder(record, "pilot", clock, log);
     const mock = new PilotMock({ clock, play, recorder, log });
-    await serveStreams(run.socket, (client) => mock.connect(client), log, run.onReady, interrupted);
+    return (client) => mock.connect(client);
+  };
+  try {
+    await serveStreams(run, begin, ended);
   } finally {
     recorder.close();
   }
@@ -40,51 +47,47 @@ export async function runMockPilot(run: MockPilotRun, interrupted: AbortSignal):
 const playOf = ({ script, fault }: ReturnType<typeof readScript<"pilot">>): PilotPlay =>
   new PilotPlay(script, fault);
 
-export interface ReplayRun {
-  socket: string;
+export interface ReplayRun extends Place {
   entries: readonly Recorded[];
-  log: Log;
-  onReady(): void;
 }
 
-/** Answers from a recording until `interrupted`. Throws what `listenOnSocket` does. */
-export async function replayPilot(
-  { socket, entries, log, onReady }: ReplayRun,
-  interrupted: AbortSignal,
-): Promise<void> {
-  const replay = new PilotReplay(entries, log);
-  await serveStreams(socket, (client) => replay.connect(client), log, onReady, interrupted);
+/** Answers from a recording until `ended`. Throws what `giveSocket` does. */
+export async function replayPilot(run: ReplayRun, ended: AbortSignal): Promise<void> {
+  const replay = new PilotReplay(run.entries, run.log);
+  await serveStreams(run, () => (client) => replay.connect(client), ended);
 }
 
 /** What takes the bytes of one client. */
 export type StreamReader = Pick<PilotConnection, "received" | "closed" | "isWaiting">;
+type Connect = (client: PilotClient) => StreamReader;
 
-/** Listens at `path` until `interrupted`, and then leaves at once, whoever is connected. */
+/** Listens until `ended`, and then leaves at once, whoever is connected. `begin` is called when the socket is to be had. */
 async function serveStreams(
-  path: string,
-  connect: (client: PilotClient) => StreamReader,
-  log: Log,
-  onReady: () => void,
-  interrupted: AbortSignal,
+  { socket: path, log, onReady }: Place,
+  begin: () => Connect,
+  ended: AbortSignal,
 ): Promise<void> {
   const { promise: left, resolve } = Promise.withResolvers<void>();
-  const listener = await listenOnSocket<StreamClient>(
-    path,
-    {
-      open(socket) {
-        socket.data = new StreamClient(socket, connect, log);
+  const listener = await giveSocket(path, (unix) => {
+    const connect = begin();
+    return Bun.listen<StreamClient>({
+      unix,
+      // A shell that pipes its frames in has closed its side when it reads the answers.
+      allowHalfOpen: true,
+      socket: {
+        open(socket) {
+          socket.data = new StreamClient(socket, connect, log);
+        },
+        data: ({ data }, bytes) => data.received(bytes),
+        drain: ({ data }) => data.flush(),
+        end: ({ data }) => data.inputEnded(),
+        close: ({ data }) => data.closed(),
+        error: ({ data }) => data.closed(),
       },
-      data: ({ data }, bytes) => data.received(bytes),
-      drain: ({ data }) => data.flush(),
-      end: ({ data }) => data.inputEnded(),
-      close: ({ data }) => data.closed(),
-      error: ({ data }) => data.closed(),
-    },
-    // A shell that pipes its frames in has closed its side when it reads the answers.
-    { allowHalfOpen: true },
-  );
-  interrupted.addEventListener("abort", () => resolve(), { once: true });
-  if (interrupted.aborted) resolve();
+    });
+  });
+  ended.addEventListener("abort", () => resolve(), { once: true });
+  if (ended.aborted) resolve();
   try {
     onReady();
     await left;
@@ -106,7 +109,7 @@ class StreamClient implements PilotClient {
   #isCut = false;
   #inputEnded = false;
 
-  constructor(socket: Bun.Socket<StreamClient>, connect: (client: PilotClient) => StreamReader, log: Log) {
+  constructor(socket: Bun.Socket<StreamClient>, connect: Connect, log: Log) {
     this.#socket = socket;
     this.#log = log;
     this.#reader = connect(this);

@@ -2,7 +2,6 @@
  * A script's file as what it says (wire/mock-script.ts). What is wrong with it is told with the place, the key and the reason, and
  * nothing is started with a script that is only partly understood.
  */
-import { readFileSync, statSync } from "node:fs";
 import {
   findNodeAtLocation,
   getNodeValue,
@@ -12,7 +11,7 @@ import {
   printParseErrorCode,
 } from "jsonc-parser";
 import * as v from "valibot";
-import { storageError } from "~/disk/file";
+import { readFileIfThere } from "~/disk/file";
 import { MeshError } from "~/errors";
 import { scriptBytesMax } from "~/wire/limits";
 import { MockScript } from "~/wire/mock-script";
@@ -39,8 +38,7 @@ export function readScript<K extends MockScript["mock"]>(path: string, mock: K):
     invalid(path, text, offsetOf(root, at), `${renderPath(at)}${reason}`);
   const parsed = v.safeParse(MockScript, getNodeValue(root), { abortEarly: true });
   if (!parsed.success) {
-    const [issue] = parsed.issues;
-    const at = (issue.path ?? []).map(({ key }) => key as string | number);
+    const { path: at, issue } = innermost(parsed.issues[0]);
     throw fault(at, reasonOf(issue));
   }
   const { output } = parsed;
@@ -56,18 +54,17 @@ const isFor = <K extends MockScript["mock"]>(
 ): script is Extract<MockScript, { mock: K }> => script.mock === mock;
 
 function readText(path: string): string {
-  try {
-    if (statSync(path).size > scriptBytesMax) {
-      throw new MeshError(
-        "script_invalid",
-        `${path} is too large: a script has at most ${scriptBytesMax} bytes`,
-      );
-    }
-    return readFileSync(path, "utf8");
-  } catch (error) {
-    if (error instanceof MeshError) throw error;
-    throw storageError(`cannot read the script ${path}`, error);
-  }
+  const bytes = readFileIfThere(path, ({ size }) => {
+    if (size <= scriptBytesMax) return;
+    throw new MeshError(
+      "script_invalid",
+      `${path} is too large: a script has at most ${scriptBytesMax} bytes`,
+    );
+  });
+  if (bytes !== undefined) return bytes.toString("utf8");
+  throw new MeshError("storage_failed", `there is no script ${path}`, {
+    hint: "Check the path after --script.",
+  });
 }
 
 function invalid(path: string, text: string, offset: number, what: string): MeshError {
@@ -101,6 +98,17 @@ const wordsOf = (error: ParseError | undefined): string =>
         .replace(/([a-z])([A-Z])/g, "$1 $2")
         .toLowerCase();
 
+/** Of a choice between forms, what is wrong with the one that fits best. */
+function innermost(issue: v.BaseIssue<unknown>): { path: ScriptPath; issue: v.BaseIssue<unknown> } {
+  const path = (issue.path ?? []).map(({ key }) => key as string | number);
+  const forms = issue.type === "union" ? (issue.issues ?? []).map(innermost) : [];
+  const best = forms.reduce<(typeof forms)[number] | undefined>(
+    (most, form) => (form.path.length > (most?.path.length ?? 0) ? form : most),
+    undefined,
+  );
+  return best === undefined ? { path, issue } : { path: [...path, ...best.path], issue: best.issue };
+}
+
 function reasonOf(issue: v.BaseIssue<unknown>): string {
   if (issue.type === "strict_object" && issue.expected === "never") {
     return "this key means nothing here";
@@ -112,5 +120,6 @@ function reasonOf(issue: v.BaseIssue<unknown>): string {
     const instead = guess === undefined ? options.join(", ") : `did you mean ${guess}?`;
     return `${JSON.stringify(issue.input)} is not known; ${guess === undefined ? "one of: " : ""}${instead}`;
   }
-  return issue.message;
+  // It would go on with what is there instead, and calls an object null.
+  return issue.type === "union" ? issue.message.replace(/ but received null$/, "") : issue.message;
 }

@@ -354,7 +354,7 @@ export const agentStopMsDefault = 5_000;
 export const agentStopIdleMsDefault = 1_000;
 /** Of agents that have ended, so many logs are kept, and so long. */
 export const agentLogsKept = 100;
-export const agentLogsKeptMs = 30 * 24 * 3600_000;
+export const agentLogsKeptDays = 30;
 /** How long an agent that is started in a terminal goes on without it. */
 export const ownerAttachMsMax = 20_000;
 export const attachmentsMax = 32;

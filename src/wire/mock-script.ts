@@ -254,7 +254,7 @@ export const DaemonEvent = v.pipe(
     after: v.pipe(
       v.picklist([...routeTexts, "*"]),
       v.description(
-        "A request was answered, in whatever way; it goes to all open streams. `GET /v1/events`: a stream was opened; it goes to that one",
+        "A request was taken, whatever became of its answer; one that was refused, by a rule too, does not count. It goes to all open streams. `GET /v1/events`: a stream was opened; it goes to that one",
       ),
     ),
     where: v.exactOptional(DaemonWhere),

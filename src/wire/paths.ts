@@ -1,5 +1,4 @@
 /** Where things are on a host, as every process agrees on it: directories from the environment, names inside them. */
-import { join, resolve } from "node:path";
 import { MeshError } from "~/errors";
 import { socketPathBytesMax } from "~/wire/limits";
 
@@ -13,6 +12,17 @@ export interface HostPaths {
 }
 
 type Environment = Readonly<Record<string, string | undefined>>;
+
+// Every command begins here, and node:path takes longer to load than a path takes to be put together: it is asked for what needs it.
+
+/** `dir` is in its shortest form, or is made whole afterwards. */
+const join = (dir: string, name: string): string => (dir.endsWith("/") ? dir + name : `${dir}/${name}`);
+
+/** Absolute, and in its shortest form. */
+function resolve(path: string): string {
+  const isDone = path.startsWith("/") && !/\/\.{0,2}(?:\/|$)/.test(path);
+  return isDone ? path : process.getBuiltinModule("node:path").resolve(path);
+}
 
 /** `CLAUDEMESH_CONFIG_DIR`, `CLAUDEMESH_DAEMON_DIR` and `CLAUDEMESH_BROKER_DATA` move everything; empty counts as unset. */
 export function hostPaths(env: Environment): HostPaths {

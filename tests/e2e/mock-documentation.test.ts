@@ -33,25 +33,31 @@ const programs: { language: string; file: string; needs: string[]; run: string; 
   {
     language: "sh",
     file: "try.sh",
-    needs: ["sh", "socat"],
+    needs: ["sh", "socat", "curl"],
     run: "sh try.sh",
-    prints: ['{"ok":true,"uptime_secs":0}'],
+    prints: ['{"ok":true,"uptime_secs":0}', '{"client_message_id":"k1","status":"queued","duplicate":false}'],
   },
   {
     language: "python",
     file: "try.py",
     needs: ["python3"],
     run: "python3 try.py",
-    prints: ["0xe mock-daemon\n0x7 b'hello'\n"],
+    prints: ["0xe mock-daemon\n0x7 b'hello'\n", "carol the build is green\nbob thanks, got it\n"],
   },
   {
     language: "c",
     file: "try.c",
     needs: ["cc"],
     run: "cc -Wall -Werror -o try try.c && ./try",
-    prints: ['12 {"hostname":"bob","node_id":195948557}\n'],
+    prints: ['12 {"hostname":"bob","node_id":195948557}\n', "HTTP/1.1 200 OK\n"],
   },
-  { language: "go", file: "try.go", needs: ["go"], run: "go run try.go", prints: ["02 5000\n"] },
+  {
+    language: "go",
+    file: "try.go",
+    needs: ["go"],
+    run: "go run try.go",
+    prints: ["02 5000\n", "event: message\n"],
+  },
 ];
 
 describe.each(programs)("in $language", ({ language, file, needs, run, prints }) => {

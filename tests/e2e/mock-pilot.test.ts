@@ -641,7 +641,7 @@ describe("scripts", () => {
     ]);
     expect({ exitCode, stderr }).toEqual({
       exitCode: 1,
-      stderr: expect.stringContaining("cannot read the script /none"),
+      stderr: expect.stringContaining("there is no script /none"),
     });
   });
 });
@@ -725,6 +725,18 @@ describe("recording and replaying", () => {
     const path = join(tempDir(), "replay.sock");
     spawnCli(["mock", "replay", file, "--socket", path]);
     expect(await askInfo(await connectWhenReady(path))).toEqual(info);
+  });
+
+  test("one that finds the socket in use leaves the recording of the other alone", async () => {
+    const file = join(tempDir(), "session.jsonl");
+    const mock = startMock(["--record", file]);
+    await askInfo(await mock.connect());
+    const before = readFileSync(file, "utf8");
+    const { exitCode } = await runCli(["mock", "pilot", "-socket", mock.path, "--record", file]);
+    expect({ exitCode, text: readFileSync(file, "utf8") }).toEqual({
+      exitCode: 1,
+      text: expect.stringContaining(before),
+    });
   });
 
   test("a recording that cannot be written is an error at the start", async () => {

@@ -58,6 +58,27 @@ describe("directories", () => {
   });
 });
 
+test("a directory is made whole as node:path does it", () => {
+  const parts = ["a", ".", "..", "...", ".a", "a.", "..a", "a..", "", " ", "é"];
+  for (const first of parts) {
+    for (const second of parts) {
+      for (const start of ["", "/", "//", "./", "../"]) {
+        for (const end of ["", "/", "//", "/.", "/.."]) {
+          const dir = `${start}${first}/${second}${end}`;
+          const { configDir, configFile, daemonDir } = hostPaths({ CLAUDEMESH_CONFIG_DIR: dir });
+          expect([dir, configDir, configFile, daemonDir]).toEqual([
+            dir,
+            resolve(dir),
+            join(resolve(dir), "config.json"),
+            join(resolve(dir), "daemon"),
+          ]);
+          expect([dir, hostPaths({ HOME: dir }).configDir]).toEqual([dir, resolve(join(dir, ".claudemesh"))]);
+        }
+      }
+    }
+  }
+});
+
 test("no two files of a directory have the same place", () => {
   for (const paths of [daemonPaths("/d"), brokerPaths("/d")]) {
     const places: string[] = Object.values(paths);
