@@ -18,7 +18,7 @@ export interface StreamSocket {
   terminate(): void;
 }
 
-/** Why nothing more comes. */
+/** How it ended. */
 export type ChannelEnd =
   /** The peer ended the stream between two frames, or we did. */
   | { kind: "clean" }
@@ -36,6 +36,8 @@ export interface ChannelOptions {
   waitingBytesMax: number;
   /** One frame's payload; the next is given only when this returns. */
   received(payload: Uint8Array): void;
+  /** The peer has ended its direction of the stream, between two frames, and may still read. Left out: then the channel ends. */
+  saidLast?(): void;
   /** Called once; nothing is received after it. */
   ended(end: ChannelEnd): void;
 }
@@ -47,6 +49,8 @@ interface Outgoing {
   reject(error: MeshError): void;
 }
 
+const waitParts = 8;
+
 export class Channel {
   readonly #options: ChannelOptions;
   readonly #decoder: FrameDecoder;
@@ -55,6 +59,7 @@ export class Channel {
   #timer: Timer | undefined;
   #end: ChannelEnd | undefined;
   #isClosing = false;
+  #hasSaidLast = false;
 
   constructor(options: ChannelOptions) {
     this.#options = options;
@@ -105,7 +110,19 @@ export class Channel {
     this.#write();
   }
 
-  /** The peer has ended the stream, or the connection is gone. */
+  /** The peer has ended its direction of the stream. */
+  inputEnded(): void {
+    const { saidLast } = this.#options;
+    if (this.#end !== undefined || this.#hasSaidLast) return;
+    if (saidLast === undefined || !this.#decoder.isBetweenFrames) {
+      this.closed();
+      return;
+    }
+    this.#hasSaidLast = true;
+    saidLast();
+  }
+
+  /** The connection is gone. */
   closed(): void {
     this.#finish(this.#decoder.isBetweenFrames ? { kind: "clean" } : { kind: "inside_frame" });
   }
@@ -113,7 +130,7 @@ export class Channel {
   // ── Inside ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   #write(): void {
-    const { socket, clock, writeTimeoutMs } = this.#options;
+    const { socket } = this.#options;
     for (
       let next = this.#outgoing[0];
       next !== undefined && this.#end === undefined;
@@ -128,7 +145,7 @@ export class Channel {
       this.#waitingBytes -= taken;
       if (next.written < next.frame.length) {
         // One time for each frame, from its first bytes on: a peer that takes a byte now and then does not hold us up for ever.
-        this.#timer ??= clock.after(writeTimeoutMs, () => this.#fail(notRead(writeTimeoutMs)));
+        if (this.#timer === undefined) this.#waitForPeer();
         return;
       }
       this.#timer?.cancel();
@@ -137,6 +154,15 @@ export class Channel {
       next.resolve();
     }
     if (this.#isClosing && this.#end === undefined) socket.end();
+  }
+
+  /** In parts: of the time in which this process itself was stopped, when nobody could read, no more counts than one of them. */
+  #waitForPeer(partsLeft = waitParts): void {
+    const { clock, writeTimeoutMs } = this.#options;
+    this.#timer = clock.after(writeTimeoutMs / waitParts, () => {
+      if (partsLeft > 1) this.#waitForPeer(partsLeft - 1);
+      else this.#fail(notRead(writeTimeoutMs));
+    });
   }
 
   #fail(error: MeshError): void {

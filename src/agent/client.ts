@@ -4,9 +4,11 @@
  * that is possible. Only a socket that nobody listens at, or the end of the process, proves that a shim is dead.
  */
 import { Channel, type ChannelEnd, type StreamSocket } from "~/agent/channel";
+import { withRareHeapChecks } from "~/agent/heap-checks";
 import { freshLiveness, type Liveness, type LivenessEvent, stepLiveness } from "~/agent/liveness";
 import { type Clock, pause, type Timer } from "~/clock";
 import { asMeshError, MeshError, messageOf, systemCodeOf } from "~/errors";
+import { encodeShimWord, encodeTerminalWord } from "~/wire/attachment";
 import {
   reconnectDelaysMs,
   shimAnswerMsMax,
@@ -14,7 +16,7 @@ import {
   shimWaitingBytesMax,
   shimWriteTimeoutMs,
 } from "~/wire/limits";
-import { checkSocketPath } from "~/wire/paths";
+import { attachmentSocket, checkSocketPath } from "~/wire/paths";
 import {
   encodeCommand,
   parseEvent,
@@ -73,15 +75,18 @@ interface SocketHandlers {
 
 /**
  * The shim that listens at `path`. Throws `no_such_agent` when nobody does, `not_allowed`, `agent_busy`; `socket_path_too_long`.
- * `isLasting`: a connection that breaks is made anew, for as long as it takes.
+ * `isLasting`: a connection that breaks is made anew, for as long as it takes. `isPassing`: for a person's command, which keeps nothing
+ * from the orchestrator; throws `timed_out`, too.
  */
 export async function attachShim(
   path: string,
   options: ShimClientOptions,
-  { isLasting }: { isLasting: boolean },
+  { isLasting, isPassing = false }: { isLasting: boolean; isPassing?: boolean },
 ): Promise<ShimClient> {
-  checkSocketPath(path);
-  const connect: Connect = (handlers) => connectTo(path, handlers);
+  const socket = isPassing ? attachmentSocket(path) : path;
+  checkSocketPath(socket);
+  const connect: Connect = (handlers) =>
+    isPassing ? connectPassing(socket, handlers, options.clock) : connectTo(socket, handlers);
   const client = new Client(options, connect, isLasting ? "connect_again" : "it_is_over");
   await client.begin();
   return client;
@@ -107,13 +112,15 @@ export interface SpawnShimOptions extends ShimClientOptions {
 /** A shim of our own at the other end of a socket pair. It ends when we do. Throws `internal` when it cannot be started. */
 export async function spawnShim(options: SpawnShimOptions): Promise<SpawnedShim> {
   const { executable, args, env, cwd, stderr = "ignore", ...clientOptions } = options;
-  const child = Bun.spawn([...executable, "shim", "--fd", "3", ...args], {
-    env: { ...env },
-    cwd,
-    stdio: ["ignore", "ignore", stderr, "pipe"],
-    // A Ctrl-C at the orchestrator's terminal is the orchestrator's to pass on.
-    detached: true,
-  });
+  const child = started(() =>
+    Bun.spawn([...executable, "shim", "--fd", "3", ...args], {
+      env: withRareHeapChecks(env),
+      cwd,
+      stdio: ["ignore", "ignore", stderr, "pipe"],
+      // A Ctrl-C at the orchestrator's terminal is the orchestrator's to pass on.
+      detached: true,
+    }),
+  );
   const fd = child.stdio[3];
   if (typeof fd !== "number") throw new MeshError("internal", "the shim has no socket to speak on");
   const exited = child.exited.then(() => child.exitCode);
@@ -121,6 +128,17 @@ export async function spawnShim(options: SpawnShimOptions): Promise<SpawnedShim>
   await client.begin();
   void exited.then((status) => client.childEnded(status));
   return Object.assign(client, { pid: child.pid, exited });
+}
+
+function started<Child>(start: () => Child): Child {
+  try {
+    return start();
+  } catch (error) {
+    throw new MeshError("internal", `no shim can be started: ${messageOf(error)}`, {
+      hint: "Is the executable still there, and the directory in which the shim is to start?",
+      cause: error,
+    });
+  }
 }
 
 const connectTo: (path: string, handlers: SocketHandlers) => Promise<StreamSocket> = async (
@@ -133,6 +151,42 @@ const connectTo: (path: string, handlers: SocketHandlers) => Promise<StreamSocke
     throw connectionFailure(path, error);
   }
 };
+
+/** Where terminals attach, the connection has to be asked for; what comes after the answer is the shim's. */
+async function connectPassing(path: string, handlers: SocketHandlers, clock: Clock): Promise<StreamSocket> {
+  const answer = encodeShimWord({ is: "driving" });
+  const driving = Promise.withResolvers<void>();
+  // It may be over before anybody waits for it.
+  driving.promise.catch(() => undefined);
+  let read = Buffer.alloc(0);
+  let isDriving = false;
+  const socket = await connectTo(path, {
+    data(bytes) {
+      if (isDriving) return handlers.data(bytes);
+      read = Buffer.concat([read, bytes]);
+      if (read.length < answer.length) return;
+      isDriving = true;
+      driving.resolve();
+      if (read.length > answer.length) handlers.data(read.subarray(answer.length));
+    },
+    drained: () => handlers.drained(),
+    closed() {
+      driving.reject(new MeshError("no_such_agent", `nobody answers on ${path} any more`));
+      if (isDriving) handlers.closed();
+    },
+  });
+  const timer = clock.after(shimAnswerMsMax, () => driving.reject(notInTime(shimAnswerMsMax)));
+  try {
+    socket.write(encodeTerminalWord({ do: "drive" }));
+    await driving.promise;
+    return socket;
+  } catch (error) {
+    socket.terminate();
+    throw error;
+  } finally {
+    timer.cancel();
+  }
+}
 
 const connectOver = (fd: number, handlers: SocketHandlers): Promise<StreamSocket> =>
   Bun.connect({ fd, socket: bunHandlers(handlers) });
@@ -193,6 +247,9 @@ const questionsMax = 64;
 /** How long a shim of ours may take to end when its connection has: its agent has 2 s after TERM. */
 const childEndMsMax = 15_000;
 
+/** When it has ended: how long the end of its connection, and what it said before, may take to arrive. */
+const lastWordsMsMax = 1_000;
+
 /** What follows the end of a connection that we did not end. */
 type AfterEnd = "connect_again" | "it_is_over" | "child_ends";
 
@@ -207,6 +264,8 @@ class Client implements ShimClient {
   #channel: Channel | undefined;
   #liveness: Liveness;
   #timer: Timer | undefined;
+  /** Of the child, whose connection has not ended yet. */
+  #exit: ShimDeath | undefined;
   #death: ShimDeath | undefined;
   #lastEnd: ChannelEnd | undefined;
 
@@ -280,7 +339,7 @@ class Client implements ShimClient {
   }
 
   next<T>(wanted: (event: ShimEvent) => T | undefined, timeoutMs: number): Promise<T> {
-    if (this.isDead) return Promise.reject(this.#gone());
+    if (this.isDead || this.#closing.signal.aborted) return Promise.reject(this.#gone());
     const { promise, resolve, reject } = Promise.withResolvers<T>();
     const finish = (): void => {
       this.#waiters.delete(waiter);
@@ -325,7 +384,10 @@ class Client implements ShimClient {
 
   childEnded(status: number | null): void {
     const why = status === null ? "a signal ended the shim" : `the shim ended with status ${status}`;
-    this.#die({ why, exitStatus: status });
+    this.#exit = { why, exitStatus: status };
+    if (this.#channel === undefined) this.#die(this.#exit);
+    // What it said last may still be on its way, to be followed by the end of the connection.
+    else this.#options.clock.after(lastWordsMsMax, () => this.#die({ why, exitStatus: status }));
   }
 
   // ── What comes ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -420,6 +482,10 @@ class Client implements ShimClient {
     this.#channel = undefined;
     this.#timer?.cancel();
     if (this.#closing.signal.aborted || this.isDead) return;
+    if (this.#exit !== undefined) {
+      this.#die(this.#exit);
+      return;
+    }
     this.#fail(this.#gone());
     const why = describeEnd(end);
     switch (this.#afterEnd) {

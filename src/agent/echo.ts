@@ -19,6 +19,9 @@ export function typeable(body: string): string {
   return body.toWellFormed().replace(pasteMarks, "").replace(newlines, "\n").replace(controls, "");
 }
 
+/** The same as a paste that Enter follows: space at its end says nothing, and behind a backslash Enter would be a newline. */
+export const pasteable = (text: string): string => text.trimEnd().replace(/\\$/u, "\\ ");
+
 export interface Echo {
   text: string;
   /** Without white space, which agents change when they wrap. */
@@ -31,7 +34,17 @@ const compacted = (text: string): string => text.replace(/\s+/gu, "");
 
 /** What agents put before and behind a line of their input or history. */
 const before = /^[\s│┃|▌▏>❯›●⏺•]+/u;
-const behind = /[\s│┃|▐▕]+$/u;
+const behind = /[\s│┃|▐▕]/u;
+const space = /\s/u;
+
+/** Where what stands behind the text begins. Looked for from the end, since a line may be as long as an answer. */
+function endOfText(line: string): number {
+  let end = line.length;
+  while (end > 0 && behind.test(line[end - 1] ?? "")) end--;
+  return end;
+}
+
+const withoutBehind = (line: string): string => line.slice(0, endOfText(line));
 
 /** As much of the beginning of a text must be there to be known for its echo, where the rest is not shown. */
 const recognisedCharsMin = 24;
@@ -44,6 +57,8 @@ export interface Region {
   end: number;
   /** Characters of the first line that come before it. */
   prefix: number;
+  /** Up to the end of the text; otherwise something else is shown in place of the rest. */
+  isWhole: boolean;
 }
 
 /**
@@ -95,36 +110,53 @@ function follow(
   let end = start + 1;
   let length = matched;
   while (length < compact.length && end < lines.length) {
-    // A line of the text may itself begin or end with what looks like decoration.
-    const piece = readings(lines[end] ?? "").find((read) => read !== "" && compact.startsWith(read, length));
-    if (piece === undefined && compacted(lines[end] ?? "") !== "") break;
+    const line = lines[end] ?? "";
+    // A line of the text may itself begin or end with what looks like decoration. Most lines have nothing of it at all.
+    const piece = line.includes(compact[length] ?? "")
+      ? readings(line).find((read) => read !== "" && compact.startsWith(read, length))
+      : undefined;
+    if (piece === undefined && line.trim() !== "") break;
     length += piece?.length ?? 0;
     end++;
   }
   if (length < compact.length && length < recognisedCharsMin) return undefined;
-  return { start, end, prefix };
+  return { start, end, prefix, isWhole: length >= compact.length };
 }
 
 /** What a line says, without white space and what stands around it. */
-export const pieceOf = (line: string): string => compacted(line.replace(before, "").replace(behind, ""));
+export const pieceOf = (line: string): string => compacted(withoutBehind(line.replace(before, "")));
 
 /** Where in the line the text begins, such that it goes on to the end of the line. */
 function beginningIn(line: string, compact: string): { prefix: number; length: number } | undefined {
   const [head = ""] = compact;
+  let end: number | undefined;
   for (let prefix = line.indexOf(head); prefix !== -1; prefix = line.indexOf(head, prefix + 1)) {
-    const text = line.slice(prefix);
-    const rest = [compacted(text), compacted(text.replace(behind, ""))].find(
-      (read) => read !== "" && compact.startsWith(read),
-    );
-    if (rest !== undefined) return { prefix, length: rest.length };
+    end ??= endOfText(line);
+    const length = lengthFrom(line, prefix, end, compact);
+    if (length !== undefined) return { prefix, length };
   }
   return undefined;
+}
+
+/** How much of the text the line shows from `start` to its end, or at least to `end`, behind which there may be something else. */
+function lengthFrom(line: string, start: number, end: number, compact: string): number | undefined {
+  let [length, lengthAtEnd] = [0, 0];
+  for (let at = start; at < line.length; at++) {
+    const char = line[at] ?? "";
+    if (!space.test(char)) {
+      if (char !== compact[length]) break;
+      length++;
+    }
+    if (at + 1 === end) lengthAtEnd = length;
+    if (at + 1 === line.length) return length;
+  }
+  return lengthAtEnd === 0 ? undefined : lengthAtEnd;
 }
 
 /** A line as it is, without what stands behind it, before it, and both. */
 const readings = (line: string): string[] => [
   compacted(line),
-  compacted(line.replace(behind, "")),
+  compacted(withoutBehind(line)),
   compacted(line.replace(before, "")),
   pieceOf(line),
 ];

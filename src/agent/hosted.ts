@@ -1,227 +1,54 @@
 /**
  * The agents that run on this host by a name, each in a detached shim of its own, with its sockets in the daemon's directory. No list
  * of them is kept anywhere: what listens there is there, and a socket that nobody listens on is left over from a shim that was killed.
+ * Whoever asks here only passes by: what an agent has to say to its orchestrator is kept for that one.
  */
-import { spawn } from "node:child_process";
-import { closeSync, constants, openSync, readdirSync } from "node:fs";
 import { attachShim, connectionFailure, type ShimClient } from "~/agent/client";
+import { typeable } from "~/agent/echo";
+import {
+  agentNames,
+  checkAgentName,
+  isAlive,
+  lockAgent,
+  readAgentRecord,
+  removeSockets,
+} from "~/agent/hosted-files";
+import { isDescendant } from "~/agent/process-table";
 import { type Clock, pause, systemClock } from "~/clock";
-import { ensurePrivateDirectory, removeFile, storageError } from "~/disk/file";
-import { type Lock, tryLock } from "~/disk/lock";
-import { isErrorCode, MeshError, systemCodeOf } from "~/errors";
-import {
-  type AgentDescription,
-  encodeTerminalWord,
-  type RuntimeName,
-  readShimFrame,
-} from "~/wire/attachment";
+import { fileExists } from "~/disk/file";
+import { MeshError } from "~/errors";
+import { type AgentDescription, encodeTerminalWord, readShimFrame } from "~/wire/attachment";
 import { FrameDecoder } from "~/wire/frame";
-import { agentStopMsMax, attachmentFrameBytesMax, shimStartMsMax } from "~/wire/limits";
 import {
-  type AgentPaths,
-  agentNamePattern,
-  agentNamesIn,
-  agentPaths,
-  agentsDir,
-  attachmentSocket,
-  checkSocketPath,
-} from "~/wire/paths";
+  agentAnswerMsMax,
+  agentLookEveryMs,
+  agentStopIdleMsDefault,
+  agentStopMsDefault,
+  agentStopMsMax,
+  attachmentFrameBytesMax,
+  shimFrameBytesMax,
+} from "~/wire/limits";
+import { type AgentPaths, agentPaths, attachmentSocket } from "~/wire/paths";
 import type { ShimEvent, ShimStateName } from "~/wire/shim";
-
-const pollEveryMs = 25;
-/** What one that is asked for its state in a list may take. */
-const listAnswerMsMax = 3_000;
-const lockMsMax = 5_000;
-
-/** Throws `invalid_request` for a name that would be no good as a file name, in a shell or in an address. */
-export function checkAgentName(name: string): void {
-  if (agentNamePattern.test(name)) return;
-  throw new MeshError("invalid_request", `${JSON.stringify(name)} is no name for an agent`, {
-    hint: "Letters, digits, - and _, at most 32, beginning with a letter or digit.",
-  });
-}
-
-// ── Starting ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-export interface AgentStart {
-  daemonDir: string;
-  name: string;
-  command: readonly string[];
-  profile: string | undefined;
-  runtime: RuntimeName | undefined;
-  cwd: string;
-  size: { rows: number; cols: number };
-  env: Readonly<Record<string, string | undefined>>;
-  /** The words that run this executable. */
-  executable: readonly string[];
-  clock: Clock;
-}
-
-/**
- * Starts a shim in a session of its own and resolves when terminals can attach. Throws the shim's own error, `already_exists` when an
- * agent of this name lives, `timed_out` when the shim does not answer (it was ended again), and what `checkAgentName` throws.
- */
-export async function startAgent(start: AgentStart): Promise<AgentPaths> {
-  const { daemonDir, name, clock } = start;
-  checkAgentName(name);
-  const paths = agentPaths(daemonDir, name);
-  checkSocketPath(attachmentSocket(paths.socket));
-  ensurePrivateDirectory(daemonDir);
-  ensurePrivateDirectory(paths.dir);
-  const lock = await lockName(paths, name, clock);
-  try {
-    await makeWay(paths, name, clock);
-    await spawnShim(start, paths);
-    return paths;
-  } finally {
-    lock.release();
-  }
-}
-
-/** Two that start an agent of the same name at the same moment take their turns; the second one finds it in use. */
-async function lockName({ lock: path }: AgentPaths, name: string, clock: Clock): Promise<Lock> {
-  const deadlineMs = clock.monotonicMs() + lockMsMax;
-  for (;;) {
-    const lock = tryLock(path);
-    if (lock !== undefined) return lock;
-    if (clock.monotonicMs() > deadlineMs) {
-      throw new MeshError("agent_busy", `somebody else is starting or stopping ${name}`, {
-        hint: "Try again in a moment.",
-      });
-    }
-    await wait(clock, pollEveryMs);
-  }
-}
-
-/** The name is free, or belongs to a shim whose agent is dead, or to one that was killed and left its socket. */
-async function makeWay(paths: AgentPaths, name: string, clock: Clock): Promise<void> {
-  const client = await attachIfThere(paths.socket, clock);
-  if (client !== undefined) {
-    try {
-      const { state } = await client.state();
-      if (state !== "dead") {
-        throw new MeshError("already_exists", `there is an agent ${name} already (it is ${state})`, {
-          hint: `Attach to it: claudemesh agent attach ${name}; or end it first: claudemesh agent stop ${name}`,
-          details: { name, state },
-        });
-      }
-      await client.kill();
-      await gone(paths.socket, clock, agentStopMsMax);
-    } finally {
-      client.close();
-    }
-  }
-  // Nobody listens, so whatever is there is nobody's; the name's lock keeps others from putting something new there.
-  removeFile(paths.socket);
-  removeFile(attachmentSocket(paths.socket));
-}
-
-async function spawnShim(start: AgentStart, paths: AgentPaths): Promise<void> {
-  const { clock, name, executable, env } = start;
-  const [program = process.execPath, ...words] = executable;
-  const stderr = openToWrite(paths.shimLog);
-  const child = spawn(program, [...words, "shim", "--json", ...shimArgs(start, paths)], {
-    detached: true,
-    stdio: ["ignore", "pipe", stderr],
-    env: { ...env },
-    // The shim keeps no directory busy; the agent has its own.
-    cwd: "/",
-  });
-  closeSync(stderr);
-  const said: Buffer[] = [];
-  child.stdout?.on("data", (bytes: Buffer) => said.push(bytes));
-  let ended: { status: number | null } | undefined;
-  child.once("error", () => {
-    ended ??= { status: null };
-  });
-  child.once("close", (status) => {
-    ended ??= { status };
-  });
-  const deadlineMs = clock.monotonicMs() + shimStartMsMax;
-  for (;;) {
-    if (ended !== undefined) throw startFailure(Buffer.concat(said).toString("utf8"), ended.status, paths);
-    if ((await describeIfThere(attachmentSocket(paths.socket), clock)) !== undefined) break;
-    if (clock.monotonicMs() > deadlineMs) {
-      // Its watchdog ends what it may have started.
-      child.kill("SIGKILL");
-      throw new MeshError(
-        "timed_out",
-        `${name} was not ready within ${shimStartMsMax / 1000} s and was ended again`,
-        {
-          hint: `What its shim had to say, if anything: ${paths.shimLog}`,
-        },
-      );
-    }
-    await wait(clock, pollEveryMs);
-  }
-  child.stdout?.destroy();
-  child.unref();
-}
-
-function shimArgs({ command, profile, runtime, cwd, size }: AgentStart, paths: AgentPaths): string[] {
-  return [
-    ...["--socket", paths.socket, "--detached", "--log", paths.log, `--cwd=${cwd}`],
-    ...["--rows", String(size.rows), "--cols", String(size.cols)],
-    ...(profile === undefined ? [] : [`--profile=${profile}`]),
-    ...(runtime === undefined ? [] : ["--runtime", runtime]),
-    ...["--", ...command],
-  ];
-}
-
-/** For its owner only, begun anew, never through a symbolic link. */
-function openToWrite(path: string): number {
-  const { O_CREAT, O_NOFOLLOW, O_TRUNC, O_WRONLY, O_APPEND } = constants;
-  try {
-    return openSync(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_NOFOLLOW, 0o600);
-  } catch (error) {
-    throw storageError(`cannot write ${path}`, error);
-  }
-}
-
-/** What a shim prints with `--json` when it cannot start: `{error, message, hint?, …}`. */
-function startFailure(said: string, status: number | null, { shimLog }: AgentPaths): MeshError {
-  const body = parseObject(said.trim().split("\n").at(-1) ?? "");
-  if (typeof body?.error === "string" && isErrorCode(body.error)) {
-    const { error, message, hint, ...details } = body;
-    return new MeshError(body.error, typeof message === "string" ? message : body.error, {
-      hint: typeof hint === "string" ? hint : undefined,
-      details,
-    });
-  }
-  const how = status === null ? "a signal" : `status ${status}`;
-  return new MeshError("agent_failed", `the agent's shim ended with ${how} before it was ready`, {
-    hint: `What it had to say, if anything: ${shimLog}`,
-  });
-}
-
-function parseObject(text: string): Record<string, unknown> | undefined {
-  try {
-    const value: unknown = JSON.parse(text);
-    return typeof value === "object" && value !== null ? { ...value } : undefined;
-  } catch {
-    return undefined; // It said nothing, or nothing whole.
-  }
-}
 
 // ── Finding ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-/** A connection to the agent of this name. Throws `no_such_agent` when it does not run. */
+/** A connection to the agent of this name. Throws `no_such_agent` when it does not run, and `timed_out`. */
 export async function attachAgent(
   daemonDir: string,
   name: string,
   clock: Clock,
-  event: (event: ShimEvent) => void = () => undefined,
+  event: (event: ShimEvent) => void = quiet,
 ): Promise<ShimClient> {
   checkAgentName(name);
-  const { socket } = agentPaths(daemonDir, name);
   try {
-    return await attachShim(socket, { clock, event, warning: quiet, dead: quiet }, { isLasting: false });
+    return await attachPassing(agentPaths(daemonDir, name).socket, clock, event);
   } catch (error) {
-    throw notThere(error, name, daemonDir);
+    throw await explained(error, name, daemonDir);
   }
 }
 
-/** What terminals of the agent attach to. Throws `no_such_agent`. */
+/** What is to be known of the agent. Throws as `attachAgent` does. */
 export async function describeAgent(
   daemonDir: string,
   name: string,
@@ -229,22 +56,94 @@ export async function describeAgent(
 ): Promise<AgentDescription> {
   checkAgentName(name);
   try {
-    return await describe(attachmentSocket(agentPaths(daemonDir, name).socket), clock);
+    return await describeAt(attachmentSocket(agentPaths(daemonDir, name).socket), clock);
   } catch (error) {
-    throw notThere(error, name, daemonDir);
+    throw await explained(error, name, daemonDir);
   }
 }
 
-const quiet = (): void => undefined;
+/** Throws `invalid_request` when this process runs in the agent's own terminal, which would be shown in itself without end. */
+export function refuseOwnTerminal({ shim_pid }: AgentDescription, name: string): void {
+  if (!isDescendant(process.pid, shim_pid)) return;
+  throw new MeshError(
+    "invalid_request",
+    `this is agent ${name}'s own terminal, which cannot be shown in itself`,
+    {
+      hint: "Attach in another terminal window.",
+    },
+  );
+}
 
-function notThere(error: unknown, name: string, daemonDir: string): unknown {
-  if (!(error instanceof MeshError) || error.code !== "no_such_agent") return error;
-  const others = agentNames(daemonDir);
+const attachPassing = (socket: string, clock: Clock, event: (event: ShimEvent) => void = quiet) =>
+  attachShim(socket, { clock, event, warning: quiet, dead: quiet }, { isLasting: false, isPassing: true });
+
+function quiet(): void {
+  // Whoever asks one thing needs no news.
+}
+
+/** Undefined when no terminal could attach there. Throws `timed_out`. */
+export async function attachIfThere(
+  socket: string,
+  name: string,
+  clock: Clock,
+): Promise<ShimClient | undefined> {
+  try {
+    return await attachPassing(socket, clock);
+  } catch (error) {
+    if (!(error instanceof MeshError)) throw error;
+    if (error.code === "no_such_agent") return undefined;
+    throw error.code === "timed_out" ? unresponsive(name, error) : error;
+  }
+}
+
+/** What is wrong, in terms of names, and what to type. */
+async function explained(error: unknown, name: string, daemonDir: string): Promise<unknown> {
+  if (!(error instanceof MeshError)) return error;
+  if (error.code === "timed_out") return unresponsive(name, error);
+  if (error.code !== "no_such_agent") return error;
+  const start = `claudemesh agent run ${name} -- COMMAND`;
+  const extras = { details: { name }, cause: error };
+  if (fileExists(agentPaths(daemonDir, name).socket)) {
+    return new MeshError(
+      "no_such_agent",
+      `agent ${name} was ended together with its shim, which was killed`,
+      {
+        ...extras,
+        hint: `What it had printed: claudemesh agent logs ${name}. Start it again: ${start}`,
+      },
+    );
+  }
+  const others = await namesOfThoseThere(daemonDir);
+  const shown = others.length === 0 ? "" : `There is ${others.slice(0, 10).join(", ")}. `;
   return new MeshError("no_such_agent", `no agent ${name} runs here`, {
-    hint: `${others.length === 0 ? "" : `There is ${others.slice(0, 10).join(", ")}. `}Start one: claudemesh agent run ${name} -- COMMAND`,
-    details: { name },
-    cause: error,
+    ...extras,
+    hint: `${shown}Start one: ${start}`,
   });
+}
+
+const unresponsive = (name: string, cause: unknown): MeshError =>
+  new MeshError("timed_out", `the shim of agent ${name} does not answer`, {
+    hint: `It is stopped, or the host is overloaded. To end it all the same: claudemesh agent stop ${name}`,
+    details: { name },
+    cause,
+  });
+
+async function namesOfThoseThere(daemonDir: string): Promise<string[]> {
+  const names = agentNames(daemonDir);
+  const isThere = await Promise.all(
+    names.map((name) => canConnect(attachmentSocket(agentPaths(daemonDir, name).socket))),
+  );
+  return names.filter((_, index) => isThere[index]);
+}
+
+async function canConnect(path: string): Promise<boolean> {
+  try {
+    const socket = await Bun.connect({ unix: path, socket: { data: quiet } });
+    socket.end();
+    return true;
+  } catch {
+    return false; // For whatever reason, it is not to be offered.
+  }
 }
 
 export interface ListedAgent {
@@ -254,58 +153,32 @@ export interface ListedAgent {
   /** How long it has been in this state. */
   since_s: number | null;
   description: AgentDescription | null;
-}
-
-/** Names with a socket, in order; whether anybody listens there is another matter. */
-export function agentNames(daemonDir: string): string[] {
-  try {
-    return agentNamesIn(readdirSync(agentsDir(daemonDir)));
-  } catch (error) {
-    if (systemCodeOf(error) === "ENOENT") return [];
-    throw new MeshError("storage_failed", `cannot read ${agentsDir(daemonDir)} (${systemCodeOf(error)})`, {
-      hint: "Check who owns the directory and its permissions.",
-      cause: error,
-    });
-  }
+  /** Null where that is not known. */
+  shim_pid: number | null;
 }
 
 /** Those that run, and those that have died in a shim that is still there; all are asked at the same time. */
 export async function listAgents(daemonDir: string, clock: Clock): Promise<ListedAgent[]> {
-  const found = await Promise.all(
-    agentNames(daemonDir).map(async (name): Promise<ListedAgent | undefined> => {
-      const { socket } = agentPaths(daemonDir, name);
-      try {
-        const client = await attachIfThere(socket, clock);
-        if (client === undefined) return undefined;
-        try {
-          const [{ state, since_secs }, description] = await Promise.all([
-            client.state(listAnswerMsMax),
-            describe(attachmentSocket(socket), clock),
-          ]);
-          return { name, state, since_s: since_secs, description };
-        } finally {
-          client.close();
-        }
-      } catch (error) {
-        // Gone while it was asked, or it does not answer. What nobody may connect to is told as an error, where it is named.
-        if (error instanceof MeshError && error.code === "no_such_agent") return undefined;
-        return { name, state: "unresponsive", since_s: null, description: null };
-      }
-    }),
-  );
+  const found = await Promise.all(agentNames(daemonDir).map((name) => listed(daemonDir, name, clock)));
   return found.filter((agent) => agent !== undefined);
 }
 
-async function attachIfThere(socket: string, clock: Clock): Promise<ShimClient | undefined> {
+async function listed(daemonDir: string, name: string, clock: Clock): Promise<ListedAgent | undefined> {
+  const paths = agentPaths(daemonDir, name);
   try {
-    return await attachShim(
-      socket,
-      { clock, event: quiet, warning: quiet, dead: quiet },
-      { isLasting: false },
-    );
+    const description = await describeAt(attachmentSocket(paths.socket), clock);
+    const client = await attachPassing(paths.socket, clock);
+    try {
+      const { state, since_secs } = await client.state(agentAnswerMsMax);
+      return { name, state, since_s: since_secs, description, shim_pid: description.shim_pid };
+    } finally {
+      client.close();
+    }
   } catch (error) {
+    // Gone while it was asked, or it does not answer. What nobody may connect to is told as an error, where it is named.
     if (error instanceof MeshError && error.code === "no_such_agent") return undefined;
-    throw error;
+    const shim_pid = readAgentRecord(paths)?.shim.pid ?? null;
+    return { name, state: "unresponsive", since_s: null, description: null, shim_pid };
   }
 }
 
@@ -329,9 +202,13 @@ export interface SentToAgent {
   response?: string;
 }
 
-/** Throws `no_such_agent`, `agent_failed` when the agent will never have it, `timed_out`, or what interrupted it. */
+/**
+ * Throws `no_such_agent`, `message_empty`, `message_too_large`, `agent_failed` when the agent will never have it, `timed_out`, or what
+ * interrupted it.
+ */
 export async function sendToAgent(message: AgentMessage): Promise<SentToAgent> {
   const { daemonDir, name, from, body, isAnswerWanted, timeoutMs, clock, signal } = message;
+  checkBody(body);
   const client = await attachAgent(daemonDir, name, clock);
   const message_id = crypto.randomUUID();
   const interrupted = Promise.withResolvers<never>();
@@ -340,30 +217,59 @@ export async function sendToAgent(message: AgentMessage): Promise<SentToAgent> {
   const interrupt = (): void => interrupted.reject(signal.reason);
   signal.addEventListener("abort", interrupt);
   try {
-    // What was said while nobody listened comes before this answer, and is not about our message.
-    await client.state();
-    const outcome = client.next((event) => outcomeOf(event, message_id, from, isAnswerWanted), timeoutMs);
+    const outcome = client.next((event) => outcomeOf(event, message, message_id), timeoutMs);
     outcome.catch(quiet);
     await client.send({ cmd: "SendMessage", from, body, message_id });
     return { message_id, ...(await Promise.race([outcome, interrupted.promise])) };
+  } catch (error) {
+    if (!(error instanceof MeshError)) throw error;
+    if (error.code === "frame_too_large") throw tooLarge(body);
+    if (error.code === "timed_out") throw notInTime(name, isAnswerWanted, timeoutMs, error);
+    throw error;
   } finally {
     signal.removeEventListener("abort", interrupt);
     client.close();
   }
 }
 
+function checkBody(body: string): void {
+  if (typeable(body).trim() !== "") return;
+  throw new MeshError("message_empty", "there is nothing in it that could be typed", {
+    hint: "Give the text as one argument, or - and the text on standard input.",
+  });
+}
+
+const tooLarge = (body: string): MeshError =>
+  new MeshError(
+    "message_too_large",
+    `the text has ${Buffer.byteLength(body)} bytes; about ${shimFrameBytesMax} are the most that can be handed over at once`,
+    { hint: "Write it to a file, and tell the agent to read that." },
+  );
+
+const notInTime = (name: string, isAnswerWanted: boolean, timeoutMs: number, cause: unknown): MeshError =>
+  new MeshError(
+    "timed_out",
+    isAnswerWanted
+      ? `${name} has not answered within ${timeoutMs / 1000} s; it keeps the text, and its answer is not lost`
+      : `${name} has not taken the text within ${timeoutMs / 1000} s; it may still do so`,
+    { hint: `See what it does: claudemesh agent capture ${name}; or wait longer: --timeout.`, cause },
+  );
+
 function outcomeOf(
   event: ShimEvent,
+  { name, from, isAnswerWanted }: AgentMessage,
   id: string,
-  from: string,
-  isAnswerWanted: boolean,
 ): Omit<SentToAgent, "message_id"> | undefined {
+  const failed = (why: string): MeshError =>
+    new MeshError("agent_failed", why, {
+      hint: `See what it shows: claudemesh agent capture ${name}; and how it is: claudemesh agent list`,
+    });
   switch (event.event) {
     case "DeliveryFailed":
-      if (event.id === id) throw new MeshError("agent_failed", `the agent will not get it: ${event.reason}`);
+      if (event.id === id) throw failed(`${name} will not get it: ${event.reason}`);
       return undefined;
     case "Died":
-      throw new MeshError("agent_failed", "the agent ended before it answered");
+      throw failed(`${name} ended before it answered`);
     case "MessageDelivered":
       return !isAnswerWanted && event.id === id ? { status: "delivered" } : undefined;
     case "Warning":
@@ -381,33 +287,84 @@ function outcomeOf(
 // ── Stopping ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 export interface StoppedAgent {
+  /** One of the two is null; both are when that is not known. */
   exit_code: number | null;
+  signal: string | null;
   /** It had ended before. */
   was_dead: boolean;
+  /** Its shim did not answer, and was killed. */
+  was_unresponsive: boolean;
 }
 
 /**
- * Has the agent end, the hard way after `timeoutMs`, and waits until its shim is gone. Throws `no_such_agent`, or `timed_out` when the
- * shim does not end.
+ * Has the agent end, the hard way after `timeoutMs`, and waits until its shim is gone. Without a time, an agent that is at work has longer
+ * than one that waits at its prompt, as it may do after Ctrl-C. Throws `no_such_agent`, or `timed_out` when the shim does not end.
  */
 export async function stopAgent(
   daemonDir: string,
   name: string,
-  timeoutMs: number,
+  timeoutMs: number | undefined,
   clock: Clock,
 ): Promise<StoppedAgent> {
   let died: Extract<ShimEvent, { event: "Died" }> | undefined;
-  const client = await attachAgent(daemonDir, name, clock, (event) => {
-    if (event.event === "Died") died = event;
-  });
-  const { socket } = agentPaths(daemonDir, name);
+  let exit: AgentDescription["exit"];
+  let client: ShimClient | undefined;
+  const paths = agentPaths(daemonDir, name);
   try {
+    ({ exit } = await describeAgent(daemonDir, name, clock));
+    client = await attachAgent(daemonDir, name, clock, (event) => {
+      if (event.event === "Died") died = event;
+      const isIdleNow = event.event === "StateChanged" && event.to === "idle";
+      // Should the connection be gone by now, so is the shim, which is waited for below.
+      if (isIdleNow && timeoutMs === undefined)
+        client?.shutdown(seconds(agentStopIdleMsDefault)).catch(quiet);
+    });
     const { state } = await client.state();
-    await client.shutdown(Math.ceil(timeoutMs / 1000));
-    await gone(socket, clock, timeoutMs + agentStopMsMax);
-    return { exit_code: died?.exit_code ?? null, was_dead: state === "dead" };
+    const givenMs = timeoutMs ?? (state === "idle" ? agentStopIdleMsDefault : agentStopMsDefault);
+    await client.shutdown(seconds(givenMs));
+    await gone(paths.socket, name, clock, givenMs + agentStopMsMax);
+    const { code = died?.exit_code ?? null, signal = null } = exit ?? {};
+    return { exit_code: code, signal, was_dead: state === "dead", was_unresponsive: false };
+  } catch (error) {
+    if (!(error instanceof MeshError) || error.code !== "timed_out") throw error;
+    await endUnresponsive(paths, name, clock, error);
+    return { exit_code: null, signal: null, was_dead: false, was_unresponsive: true };
   } finally {
-    client.close();
+    client?.close();
+  }
+}
+
+const seconds = (ms: number): number => Math.ceil(ms / 1000);
+
+/** A shim that does not answer is killed, and its watchdog ends the agent. */
+async function endUnresponsive(paths: AgentPaths, name: string, clock: Clock, cause: unknown): Promise<void> {
+  const lock = await lockAgent(paths, name, clock);
+  try {
+    const record = readAgentRecord(paths);
+    if (record === undefined || !isAlive(record.shim)) {
+      throw new MeshError(
+        "timed_out",
+        `the shim of agent ${name} does not answer, and which process it is is not known`,
+        {
+          hint: `See who has its socket, and kill that: lsof '${paths.socket}'`,
+          cause,
+        },
+      );
+    }
+    process.kill(record.shim.pid, "SIGKILL");
+    const untilMs = clock.monotonicMs() + agentStopMsMax;
+    while (isAlive(record.shim) || isAlive(record.agent)) {
+      if (clock.monotonicMs() > untilMs) {
+        throw new MeshError("timed_out", `process ${record.agent.pid} of agent ${name} does not end`, {
+          hint: `See what it is: ps -fp ${record.agent.pid}`,
+          cause,
+        });
+      }
+      await pause(clock, agentLookEveryMs, never);
+    }
+    removeSockets(paths);
+  } finally {
+    lock.release();
   }
 }
 
@@ -418,12 +375,12 @@ export async function releaseAgent(
   clock: Clock = systemClock,
 ): Promise<void> {
   const { socket } = agentPaths(daemonDir, name);
-  const client = await attachIfThere(socket, clock);
+  const client = await attachIfThere(socket, name, clock);
   if (client === undefined) return;
   try {
     if ((await client.state()).state !== "dead") return;
     await client.kill();
-    await gone(socket, clock, agentStopMsMax);
+    await gone(socket, name, clock, agentStopMsMax);
   } catch (error) {
     // Somebody else had it end at the same moment.
     if (!(error instanceof MeshError) || error.code !== "answer_lost") throw error;
@@ -432,38 +389,37 @@ export async function releaseAgent(
   }
 }
 
-/** Resolves when nobody listens at the socket any more. Throws `timed_out`. */
-async function gone(socket: string, clock: Clock, timeoutMs: number): Promise<void> {
-  const deadlineMs = clock.monotonicMs() + timeoutMs;
-  for (;;) {
-    const client = await attachIfThere(socket, clock);
-    client?.close();
-    if (client === undefined) return;
-    if (clock.monotonicMs() > deadlineMs) {
-      throw new MeshError("timed_out", `the shim on ${socket} has not ended within ${timeoutMs / 1000} s`, {
-        hint: "See which process it is: claudemesh agent list --json",
-      });
+/** Resolves when the shim, which was told to end, has removed its control socket, or was killed meanwhile. Throws `timed_out`. */
+export async function gone(socket: string, name: string, clock: Clock, timeoutMs: number): Promise<void> {
+  const untilMs = clock.monotonicMs() + timeoutMs;
+  while (fileExists(socket)) {
+    // Terminals are let go first: from then on nobody is there for anybody but an orchestrator.
+    const isLeaving = !(await canConnect(attachmentSocket(socket)));
+    if (isLeaving && !(await canConnect(socket))) return;
+    if (clock.monotonicMs() > untilMs) {
+      throw new MeshError(
+        "timed_out",
+        `the shim of agent ${name} has not ended within ${timeoutMs / 1000} s`,
+        {
+          hint: "See which process it is: claudemesh agent list --json",
+          details: { name },
+        },
+      );
     }
-    await wait(clock, pollEveryMs);
+    await pause(clock, agentLookEveryMs, never);
   }
 }
+
+const never = new AbortController().signal;
 
 // ── The attachment socket, asked one thing ───────────────────────────────────────────────────────────────────────────
 
-async function describeIfThere(path: string, clock: Clock): Promise<AgentDescription | undefined> {
-  try {
-    return await describe(path, clock);
-  } catch (error) {
-    if (error instanceof MeshError && error.code === "no_such_agent") return undefined;
-    throw error;
-  }
-}
-
-async function describe(path: string, clock: Clock): Promise<AgentDescription> {
+/** Throws `no_such_agent`, `timed_out`, and what `connectionFailure` tells. */
+export async function describeAt(path: string, clock: Clock): Promise<AgentDescription> {
   const { promise, resolve, reject } = Promise.withResolvers<AgentDescription>();
   const decoder = new FrameDecoder(attachmentFrameBytesMax);
   const lost = (): void => reject(new MeshError("no_such_agent", `nobody answers on ${path} any more`));
-  const timer = clock.after(listAnswerMsMax, () =>
+  const timer = clock.after(agentAnswerMsMax, () =>
     reject(new MeshError("timed_out", `the shim on ${path} does not answer`)),
   );
   let connection: { end(): void } | undefined;
@@ -491,6 +447,3 @@ async function describe(path: string, clock: Clock): Promise<AgentDescription> {
     connection?.end();
   }
 }
-
-const wait = (clock: Clock, ms: number): Promise<void> => pause(clock, ms, never);
-const never = new AbortController().signal;

@@ -2,11 +2,10 @@
  * The connections that drive a shim: one that was inherited, or all that come to a socket. Each command has its answer where it came
  * from; events go to everybody, and wait while nobody is there. One that does not read is let go, and holds up nobody else.
  */
-import { fstatSync } from "node:fs";
-import { Channel, type ChannelEnd, type StreamSocket } from "~/agent/channel";
+import { Channel, type StreamSocket } from "~/agent/channel";
+import { checkInheritedSocket } from "~/agent/inherited-socket";
 import type { Clock } from "~/clock";
 import { listenOnSocket } from "~/disk/unix-socket";
-import { MeshError, messageOf, systemCodeOf } from "~/errors";
 import {
   shimEventBytesKeptMax,
   shimEventsKeptMax,
@@ -19,9 +18,11 @@ import { encodeEvent, type Parsed, parseCommand, type ShimCommand, type ShimEven
 
 export interface OrchestratorsOptions {
   clock: Clock;
+  /** Whether it is over when the last one has said that it drives the agent no more. */
+  endsWithLast: boolean;
   command(peer: number, parsed: Parsed<ShimCommand>): void;
-  /** The last one is gone. `why`: how it went, for people. */
-  allGone(why: string): void;
+  /** It is. May be told again. */
+  abandoned(): void;
 }
 
 export class Orchestrators {
@@ -41,8 +42,14 @@ export class Orchestrators {
 
   /** A new connection. Undefined when there are too many. `isPassing`: a person's command, which is no orchestrator. */
   admit(socket: StreamSocket, { isPassing } = { isPassing: false }): Channel | undefined {
-    if (this.#isClosed || this.#channels.size >= shimOrchestratorsMax) {
+    if (this.#isClosed) {
       socket.terminate();
+      return undefined;
+    }
+    if (this.#channels.size >= shimOrchestratorsMax) {
+      const reason = `${shimOrchestratorsMax} are connected already; try again when one of them has left`;
+      socket.write(encodeEvent({ event: "Error", command: "connect", reason }));
+      socket.end();
       return undefined;
     }
     const peer = ++this.#peers;
@@ -53,7 +60,8 @@ export class Orchestrators {
       writeTimeoutMs: shimWriteTimeoutMs,
       waitingBytesMax: shimWaitingBytesMax,
       received: (payload) => this.#options.command(peer, parseCommand(payload)),
-      ended: (end) => this.#left(peer, end),
+      saidLast: () => this.#saidLast(peer, channel),
+      ended: () => this.#left(peer),
     });
     this.#channels.set(peer, channel);
     if (isPassing) {
@@ -87,9 +95,12 @@ export class Orchestrators {
     if (channel !== undefined) this.#send(peer, channel, encodeEvent(event), false);
   }
 
-  /** Lets everybody take what waits, within the time that a frame may take, and resolves when all are gone. */
+  /** Answers what has come, lets everybody take what waits, within the time that a frame may take, and resolves when all are gone. */
   async close(): Promise<void> {
     this.#isClosed = true;
+    await this.#turn();
+    // In the first one, a connection that has only just been made is not read yet.
+    await this.#turn();
     if (this.#channels.size === 0) return;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#emptied = resolve;
@@ -97,6 +108,10 @@ export class Orchestrators {
     const timer = this.#options.clock.after(shimWriteTimeoutMs, resolve);
     await promise;
     timer.cancel();
+  }
+
+  #turn(): Promise<void> {
+    return new Promise((resolve) => this.#options.clock.soon(resolve));
   }
 
   #emptied: (() => void) | undefined;
@@ -117,24 +132,20 @@ export class Orchestrators {
     }
   }
 
-  #left(peer: number, end: ChannelEnd): void {
+  /** It drives the agent no more, but may still read: what it has asked for, and, if nobody else is there, how the agent ends. */
+  #saidLast(peer: number, channel: Channel): void {
+    const { clock, endsWithLast, abandoned } = this.#options;
+    const isLast = this.#channels.size === this.#passing.size + 1 && !this.#passing.has(peer);
+    if (isLast && endsWithLast && !this.#isClosed) abandoned();
+    else clock.after(shimWriteTimeoutMs, () => channel.close());
+  }
+
+  #left(peer: number): void {
+    const { endsWithLast, abandoned } = this.#options;
     this.#channels.delete(peer);
     const wasPassing = this.#passing.delete(peer);
     if (this.#channels.size === 0) this.#emptied?.();
-    if (this.#isUnattended && !wasPassing && !this.#isClosed) this.#options.allGone(howItEnded(end));
-  }
-}
-
-function howItEnded(end: ChannelEnd): string {
-  switch (end.kind) {
-    case "clean":
-      return "the orchestrator has closed the connection";
-    case "inside_frame":
-      return "the connection to the orchestrator broke inside a frame";
-    case "too_large":
-      return `the orchestrator announced a frame of ${end.bytes} bytes; at most ${shimFrameBytesMax} fit`;
-    case "not_written":
-      return `the orchestrator could not be told: ${end.error.message}`;
+    if (this.#isUnattended && !wasPassing && endsWithLast && !this.#isClosed) abandoned();
   }
 }
 
@@ -151,27 +162,18 @@ const handlersFor = (orchestrators: Orchestrators): Bun.SocketHandler<Channel | 
   },
   data: (socket, bytes) => socket.data?.data(bytes),
   drain: (socket) => socket.data?.drained(),
-  end: (socket) => socket.data?.closed(),
+  end: (socket) => socket.data?.inputEnded(),
   close: (socket) => socket.data?.closed(),
   error: (socket) => socket.data?.closed(),
 });
 
-/** The one connection of whoever started us. Throws `usage` when it is no socket. */
+/** The one connection of whoever started us. Throws `usage` when it is none. */
 export async function connectInherited(fd: number, orchestrators: Orchestrators): Promise<Entrance> {
-  const notSocket = (why: string): MeshError =>
-    new MeshError("usage", `--fd ${fd}: ${why}`, {
-      hint: "The orchestrator passes one end of a socket pair on, and names its number here.",
-    });
-  try {
-    if (!fstatSync(fd).isSocket()) throw notSocket("it is not a socket");
-  } catch (error) {
-    if (error instanceof MeshError) throw error;
-    throw notSocket(`there is no such descriptor (${systemCodeOf(error) ?? messageOf(error)})`);
-  }
-  await Bun.connect<Channel | undefined>({ fd, socket: handlersFor(orchestrators) });
+  checkInheritedSocket(fd);
+  await Bun.connect<Channel | undefined>({ fd, socket: handlersFor(orchestrators), allowHalfOpen: true });
   return { close: () => undefined };
 }
 
 /** Throws what `listenOnSocket` does. */
 export const listenForOrchestrators = (path: string, orchestrators: Orchestrators): Promise<Entrance> =>
-  listenOnSocket(path, handlersFor(orchestrators));
+  listenOnSocket(path, handlersFor(orchestrators), { allowHalfOpen: true });

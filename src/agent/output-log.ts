@@ -33,6 +33,7 @@ export class OutputLog {
   #fd: number;
   #size: number;
   #notBeforeMs = Number.NEGATIVE_INFINITY;
+  #isFailing = false;
 
   /** Goes on with a file that is there. Throws `storage_*`, and `path_unsafe` for what is no file. */
   constructor(options: OutputLogOptions) {
@@ -54,8 +55,11 @@ export class OutputLog {
         written += count;
         this.#size += count;
       }
+      this.#isFailing = false;
     } catch (error) {
       this.#notBeforeMs = nowMs + logRotationRetryMs;
+      if (this.#isFailing) return;
+      this.#isFailing = true;
       const { message } = storageError(`cannot write the agent's output to ${this.#options.path}`, error);
       this.#options.warn(`${message}; it is tried again every ${logRotationRetryMs / 1000} s`);
     }

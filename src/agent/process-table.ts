@@ -15,6 +15,8 @@ export interface ProcessEntry {
   started: number;
   /** It has ended, and waits for its parent to notice. */
   isZombie: boolean;
+  /** By a signal, until another one has it go on. */
+  isStopped: boolean;
 }
 
 export type ProcessTable = ReadonlyMap<number, ProcessEntry>;
@@ -49,10 +51,22 @@ export function childrenOf(parent: number): ProcessEntry[] {
   return pids.flatMap((pid) => readStat(pid) ?? []);
 }
 
+/** Whether a process was started by that one, or by what that one has started. */
+export function isDescendant(pid: number, ancestor: number): boolean {
+  for (let at = pid; at > 1; at = findProcess(at)?.parent ?? 0) if (at === ancestor) return true;
+  return false;
+}
+
 /** The environment that a process was started with; undefined where that cannot be seen: another user's, or not on Linux. */
 export function environmentOf(pid: number): string[] | undefined {
   if (!hasProc) return undefined;
   return readProc(`/proc/${pid}/environ`)?.split("\0");
+}
+
+/** Which signals a process ignores, the first in the lowest bit; none where that cannot be seen. */
+export function ignoredSignalsOf(pid: number): bigint {
+  const mask = hasProc ? readProc(`/proc/${pid}/status`)?.match(/^SigIgn:\s*([0-9a-f]+)$/m)?.[1] : undefined;
+  return mask === undefined ? 0n : BigInt(`0x${mask}`);
 }
 
 // ── Linux: proc(5) ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -80,6 +94,7 @@ export function parseStat(stat: string): ProcessEntry {
     session: session === "0" ? "" : session,
     started: Number(fields[19]),
     isZombie: state === "Z" || state === "X",
+    isStopped: state === "T",
   };
 }
 
@@ -136,6 +151,7 @@ export function parsePs(text: string): ProcessTable {
       session: /^[?-]/.test(terminal) ? "" : terminal,
       started: Date.parse(`${started} UTC`) / 1000,
       isZombie: state.startsWith("Z"),
+      isStopped: state.startsWith("T"),
     };
   });
   return new Map(entries.map((entry) => [entry.pid, entry]));

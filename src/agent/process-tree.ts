@@ -5,11 +5,13 @@
  * one with the same number is left alone; so is everything that is older than the agent.
  */
 import { randomBytes } from "node:crypto";
+import { constants } from "node:os";
 import {
   checkProcesses,
   childrenOf,
   environmentOf,
   findProcess,
+  ignoredSignalsOf,
   listProcesses,
   type ProcessEntry,
   type ProcessTable,
@@ -132,7 +134,7 @@ class Tree implements AgentTree {
   }
 
   /**
-   * Collects the orphans that have ended, since nobody else does. Those that have lost the mark are told to the watchdog: to this process
+   * Collects the orphans that have ended, since nobody else does, and continues an agent that has stopped itself. Those that have lost the mark are told to the watchdog: to this process
    * they are its children, but once it is killed nothing would tell them from others.
    */
   #lookAtOrphans(subreaper: Subreaper): void {
@@ -141,6 +143,8 @@ class Tree implements AgentTree {
     // Before the agent's number is known, its end is not ours to collect.
     if (this.#root !== undefined) {
       for (const { pid, isZombie } of adopted) if (isZombie) subreaper.collect(pid);
+      // No shell is there that would have it go on.
+      if (findProcess(this.#root.pid)?.isStopped) signalPid(this.#root.pid, "SIGCONT");
     }
     const unmarked = adopted
       .filter(({ pid, isZombie }) => !isZombie && !carriesMark(pid, this.#mark))
@@ -322,8 +326,12 @@ export async function endTree(
 
 const keyOf = ({ pid, started }: ProcessEntry): string => `${pid}:${started}`;
 
-/** SIGTERM once for each, and SIGCONT, without which a stopped process would not notice. */
+/**
+ * SIGTERM once for each, and SIGCONT, without which a stopped process would not notice. A shell at its prompt ignores SIGTERM, and ends on
+ * SIGHUP, as when its terminal is closed.
+ */
 function askToEnd(members: readonly ProcessEntry[], group: number | undefined): void {
+  const shells = members.filter(({ pid }) => needsHangup(ignoredSignalsOf(pid)));
   // The whole group at once, so that none of it sees another one end and starts it again.
   const isInGroup = (member: ProcessEntry): boolean => member.group === group;
   if (group !== undefined && members.some(isInGroup)) {
@@ -335,7 +343,13 @@ function askToEnd(members: readonly ProcessEntry[], group: number | undefined): 
     signal(member, "SIGTERM");
     signal(member, "SIGCONT");
   }
+  for (const shell of shells) signal(shell, "SIGHUP");
 }
+
+const isAmong = (mask: bigint, name: "SIGHUP" | "SIGTERM"): boolean =>
+  ((mask >> BigInt(constants.signals[name] - 1)) & 1n) === 1n;
+
+const needsHangup = (ignored: bigint): boolean => isAmong(ignored, "SIGTERM") && !isAmong(ignored, "SIGHUP");
 
 /** Looks once more whether the number still stands for the same process. */
 const signal = (member: ProcessEntry, name: NodeJS.Signals): "sent" | "gone" | "refused" =>

@@ -1,7 +1,7 @@
 /**
- * How to deal with one kind of agent in a terminal, as data: what its screen says, how it is handed a text, which questions at its
- * start may be answered, what of its output is decoration. Four are built in; a person adds more, or replaces these, with a file
- * `profiles/NAME.toml` in the config directory. Recognition itself is in recognition.ts and response.ts.
+ * How to deal with one kind of agent in a terminal, as data: how it is started, what its screen says, how it is handed a text, which
+ * questions at its start may be answered, what of its output is decoration. Four are built in; a person adds more, or replaces these, with
+ * a file `profiles/NAME.toml` in the config directory. Recognition itself is in recognition.ts and response.ts.
  */
 import { existsSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -26,12 +26,21 @@ const Expression = v.pipe(
 const Expressions = v.optional(v.array(Expression), []);
 const Phrases = v.optional(v.array(v.pipe(v.string(), v.minLength(3))), []);
 const Milliseconds = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(60_000));
+const VariableName = v.pipe(v.string(), v.regex(/^[A-Za-z_][A-Za-z0-9_]*$/, "not the name of a variable"));
 
 const Profile = v.strictObject({
+  /** Words that go before its other arguments, where the program is called as the profile is. */
+  args: v.optional(v.array(v.string()), []),
+  /** Variables for its environment, where there is none of the name. */
+  env: v.optional(v.record(VariableName, v.string()), {}),
   /** How many of the last lines of the screen tell what the agent does; the lines below the last text do not count. */
   lines: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(200)), 12),
+  /** It asks something that a person has to answer, in the very last lines. Goes before all else: nothing may be typed then. */
+  questions: Expressions,
   /** At work. Goes before idle. With none, whatever is not idle is at work, once the agent was idle for the first time. */
   working: Expressions,
+  /** The same, by the title that it gives its window. */
+  working_titles: Expressions,
   /** Waits for input. */
   idle: v.pipe(v.array(Expression), v.minLength(1)),
   /** Whether `idle` is only looked for in the line of the cursor, as far as the cursor. */
@@ -47,11 +56,18 @@ const Profile = v.strictObject({
   prompt: v.optional(Expression),
   /** What the agent shows in its input in place of a long paste. */
   placeholder: v.optional(Expression),
-  /** Questions before the first prompt, and the keys that answer them. */
+  /** Questions before the first prompt, and what answers them: keys, or one of a list of choices, by what it says. */
   dialogs: v.optional(
-    v.array(v.strictObject({ when: Expression, keys: v.pipe(v.string(), v.minLength(1), v.maxLength(64)) })),
+    v.array(
+      v.union([
+        v.strictObject({ when: Expression, keys: v.pipe(v.string(), v.minLength(1), v.maxLength(64)) }),
+        v.strictObject({ when: Expression, choose: Expression }),
+      ]),
+    ),
     [],
   ),
+  /** How often Ctrl-C is pressed for it to end: some take the first as a wish to stop what they do, and ask for another. */
+  interrupts: v.optional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(10)), 1),
   /** With the stream-json runtime: tools that it may use without being asked, and what fits into a context, by part of a model's name. */
   allowed_tools: v.optional(v.array(v.string()), []),
   models: v.optional(
@@ -88,12 +104,20 @@ const approaching = [
   "nearing the context limit",
   "context window is approaching",
 ];
-/** Frames of boxes and rules, with nothing in them. */
-const frames = "^[\\s─━═│┃║╭╮╰╯┌┐└┘├┤┬┴┼╔╗╚╝▔▁▀▄]+$";
-/** What an agent does at the moment, with how to stop it. */
-const activity = "\\(.*\\besc to interrupt\\)\\s*$";
+/** Frames of boxes and rules, with nothing in them. Those of an answer's own tables are indented. */
+const frames = "^[─━═│┃║╭╮╰╯┌┐└┘├┤┬┴┼╔╗╚╝▔▁▀▄][\\s─━═│┃║╭╮╰╯┌┐└┘├┤┬┴┼╔╗╚╝▔▁▀▄]*$";
+/** What an agent does at the moment, with how to stop it. From the first parenthesis on: a line may be long, and have many. */
+const activity = "^[^(]*\\(.*\\besc to interrupt\\)\\s*$";
 const spinner = "^\\s*[✻✽✶✳✢·∗⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏⣾⣽⣻⢿⡿⣟⣯⣷◐◓◑◒]\\s+\\S+(…|\\.\\.\\.)";
+/** Below a question: `Enter to confirm · Esc to cancel`. */
+const howToAnswer = "(^|[·•|])[\\s│]*(press )?(enter|esc) to (?!interrupt)\\w";
+/** Not the mark of the chosen one in a list of answers. */
+const noChoice = "(?!\\s+\\d+\\.\\s)";
 
+/**
+ * The screens of Claude Code 2.1.329 and Codex 0.169.0, and what is known of older ones. Both paint the whole screen where they are let, and
+ * then never show more of an answer than fits; so they are told to leave what they have said in the terminal.
+ */
 const builtIn: Readonly<Record<string, ProfileData>> = {
   generic: {
     lines: 1,
@@ -105,48 +129,64 @@ const builtIn: Readonly<Record<string, ProfileData>> = {
     paste: false,
   },
   claude: {
-    lines: 6,
-    working: ["esc to interrupt", "ctrl\\+b to run in background"],
-    idle: ["bypass permissions", "shift\\+tab", "ctrl\\+g to edit"],
+    env: { CLAUDE_CODE_DISABLE_ALTERNATE_SCREEN: "1" },
+    lines: 8,
+    questions: [howToAnswer],
+    working: ["(^|[(·•])\\s*esc to interrupt", "ctrl\\+b to run in background", "^[✻✽✶✳✢·∗*]\\s[^(]*…"],
+    working_titles: ["^[◐◑◒◓⠂⠐]\\s"],
+    idle: [`^(│\\s)?[>❯]${noChoice}(\\s|$)`, "^\\s*[⏵⏸]", "^\\s*ctrl\\+g to edit"],
     exhausted,
-    approaching,
+    approaching: [...approaching, "context low (", "until auto-compact"],
     settle_ms: 500,
-    prompt: "^[\\s│┃|]*[>❯](?=\\s|$)",
+    prompt: `^(│\\s)?[>❯]${noChoice}(?=\\s|$)`,
     placeholder: "\\[(Pasted text|Image) #\\d+",
     dialogs: [
       {
         when: "do you trust (the files in )?this folder|is this a project you created or one you trust",
-        keys: "\r",
+        choose: "^yes, (i trust|proceed|continue)",
       },
     ],
+    interrupts: 4,
     drop: [
       frames,
-      spinner,
       activity,
-      "^\\s*⏵⏵\\s",
+      "^[✻✽✶✳✢·∗*]\\s",
+      "^\\s*[⏵⏸]",
+      "^\\s*⎿\\s+tip: ",
       "^\\s*\\? for shortcuts",
       "^\\s*ctrl\\+g to edit",
-      "^[\\s│]*[>❯]\\s*│?\\s*$",
+      "^\\s{8}.*/effort$",
+      "^[\\s│]*[>❯]\\s*(│\\s*)?$",
     ],
-    strip: ["^\\s*[⏺●]\\s", "^ {2}(?=\\S)"],
-    answer: "^\\s*[⏺●]\\s",
+    strip: ["^[⏺●]\\s", "^ {2}"],
+    answer: "^[⏺●]\\s",
   },
   codex: {
+    args: ["-c", 'tui.alternate_screen="never"'],
     lines: 12,
-    working: ["esc to interrupt", "starting mcp", "executing"],
-    idle: ["^\\s*›"],
-    exhausted,
+    questions: [howToAnswer, "^\\s*enter continue\\b"],
+    working: ["[(•·]\\s*esc to interrupt", "^[\\s•◦]*(starting mcp|executing)"],
+    working_titles: ["^[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏]\\s"],
+    idle: [`^›${noChoice}`],
+    exhausted: [...exhausted, "ran out of room in the model's context window"],
     approaching,
     settle_ms: 500,
-    prompt: "^[\\s│┃|▌]*›(?=\\s|$)",
+    prompt: `^›${noChoice}(?=\\s|$)`,
     placeholder: "\\[Pasted Content \\d+ chars",
     dialogs: [
-      { when: "do you trust the contents of this directory", keys: "\r" },
-      { when: "press enter to continue", keys: "\r" },
+      { when: "do you trust the contents of this directory|trust this folder\\?", choose: "^(yes|trust)\\b" },
     ],
-    drop: [frames, spinner, activity, "^\\s*›", "^\\s*\\d+% context left", "^\\s*\\? for shortcuts"],
-    strip: ["^\\s*[•◦]\\s", "^ {2}(?=\\S)"],
-    answer: "^\\s*[•◦]\\s",
+    interrupts: 4,
+    drop: [
+      frames,
+      activity,
+      "^\\s*(─\\s*)?worked for (<?\\d+[hms]\\s?)+(•|─|$)",
+      "^›",
+      "^\\s*\\d+% context left",
+      "^\\s*(\\S+ for agents · )?\\? for shortcuts",
+    ],
+    strip: ["^[•◦]\\s", "^ {2}"],
+    answer: "^[•◦]\\s",
   },
   kiro: {
     lines: 12,
@@ -157,6 +197,7 @@ const builtIn: Readonly<Record<string, ProfileData>> = {
     settle_ms: 500,
     prompt: "^[\\s│┃|]*(kiro)?>(?=\\s|$)",
     dialogs: [{ when: "press enter to continue", keys: "\r" }],
+    interrupts: 2,
     drop: [
       frames,
       spinner,
@@ -191,6 +232,13 @@ export function profileFor(program: string, configDir: string): Profile {
   const isOwn = namePattern.test(name) && existsSync(profilePath(name, configDir));
   if (isOwn || Object.hasOwn(builtIn, name)) return loadProfile(name, configDir);
   return loadProfile(otherNames.get(name) ?? "generic", configDir);
+}
+
+/** The command with the arguments of its profile. They go first, so that those that a person gave can overrule them. */
+export function commandWith({ name, args }: Profile, command: readonly string[]): readonly string[] {
+  const [program = "", ...others] = command;
+  const called = basename(program);
+  return name === called || name === otherNames.get(called) ? [program, ...args, ...others] : command;
 }
 
 /** Programs that are called otherwise than their profile. */

@@ -2,30 +2,43 @@
  * Hosts an agent in a pseudo-terminal: reads its screen by the rules of a profile, types into it, and makes sure that what was typed was
  * taken. Output is taken in as fast as the screen can follow; beyond that the agent waits, and nothing is lost.
  */
-import { statSync } from "node:fs";
-import { type Echo, echoOf, typeable } from "~/agent/echo";
-import type { Profile } from "~/agent/profile";
-import { couldMislead, isUnsubmitted, type Recognised, recognise } from "~/agent/recognition";
+import { type Echo, echoOf, pasteable, typeable } from "~/agent/echo";
+import { commandWith, type Profile } from "~/agent/profile";
+import { cannotStart, checkDirectory } from "~/agent/program";
+import {
+  couldMislead,
+  inputOf,
+  isUnsubmitted,
+  keysFor,
+  type Recognised,
+  recognise,
+} from "~/agent/recognition";
 import { answerOf } from "~/agent/response";
 import type { Capture, Runtime, RuntimeEvents } from "~/agent/runtime";
 import { openScreen, type Screen } from "~/agent/screen";
 import { openWithFlow, type TerminalFlow } from "~/agent/terminal-flow";
 import type { Clock, Timer } from "~/clock";
-import { MeshError, messageOf, systemCodeOf } from "~/errors";
+import { MeshError, messageOf } from "~/errors";
 import {
+  agentReadMsMax,
   dialogAnswersMax,
   dialogPauseMs,
   injectedTextsKept,
+  interruptPauseMs,
   lastOutputMsMax,
   lastOutputQuietMs,
   pasteShownMsMax,
+  questionLookMs,
   screenLookEveryMs,
+  screenSettleMsMax,
   submitShownMs,
   submitsMax,
+  terminalLineBytesMax,
   terminalWaitingBytesHigh,
   terminalWaitingBytesLow,
-  terminalWriteMsMax,
+  typedBytesHigh,
   typedBytesMax,
+  unreadAnswerBytesMax,
   workingStaleMs,
 } from "~/wire/limits";
 
@@ -42,17 +55,15 @@ export interface PtyOptions {
   events: RuntimeEvents;
   /** Called as soon as the process runs, before anything else can happen. */
   started(pid: number): void;
-  /** Whether what the agent asks its terminal is answered here, and not by a terminal that is attached. */
+  /** Whether what the agent has just asked its terminal is answered here, and not by a terminal that is attached. */
   answersQueries(): boolean;
+  /** Whether a person sees the agent, whose it is then to answer what it asks at its start. */
+  isAttended(): boolean;
 }
 
 /** Throws `agent_failed` when the program or the directory is not there. */
 export async function startPty(options: PtyOptions): Promise<Runtime> {
-  if (!isDirectory(options.cwd)) {
-    throw new MeshError("agent_failed", `there is no directory ${options.cwd}`, {
-      hint: "Choose another with --cwd.",
-    });
-  }
+  checkDirectory(options.cwd);
   const { rows, cols } = options;
   let runtime: PtyRuntime | undefined;
   const screen = await openScreen({
@@ -65,14 +76,6 @@ export async function startPty(options: PtyOptions): Promise<Runtime> {
   return runtime;
 }
 
-function isDirectory(path: string): boolean {
-  try {
-    return statSync(path).isDirectory();
-  } catch {
-    return false; // Whatever the reason, nothing can be started there.
-  }
-}
-
 /** One text on its way to the agent. */
 interface Submission {
   echo: Echo;
@@ -81,6 +84,7 @@ interface Submission {
 }
 
 const enter = "\r";
+const keyBytesMax = 256;
 const interruptKey = "\x03";
 const [pasteBegin, pasteEnd] = ["\x1b[200~", "\x1b[201~"];
 
@@ -91,9 +95,11 @@ class PtyRuntime implements Runtime {
   readonly #terminal: Bun.Terminal;
   readonly #flow: TerminalFlow | undefined;
   #isStopped = false;
+  #isHeld = false;
   #outputBytes = 0;
   #outputMs: number;
   #hasEnded = false;
+  #asking: Timer | undefined;
   #sawEnd = Promise.withResolvers<void>();
 
   /** Texts that may be on the screen and could be taken for something that the agent says. */
@@ -105,6 +111,7 @@ class PtyRuntime implements Runtime {
   #prompt = "";
   #told: "idle" | "working" | undefined;
   #toldPhrase = "";
+  #question: string | undefined;
   #wasIdle = false;
   #dialogs = { answers: 0, atMs: Number.NEGATIVE_INFINITY };
   #lookedMs = Number.NEGATIVE_INFINITY;
@@ -114,6 +121,8 @@ class PtyRuntime implements Runtime {
   /** Typed and not yet taken by the terminal. */
   #typedBytes = 0;
   #written: { promise: Promise<void>; resolve(): void } | undefined;
+  /** For whoever waits with more until the agent has read what was typed. */
+  #read: { promise: Promise<void>; resolve(): void } | undefined;
   /** Who waits for the screen to change. */
   #watchers = new Set<() => void>();
 
@@ -142,11 +151,11 @@ class PtyRuntime implements Runtime {
 
   /** With a terminal that is made for it: only then Bun has it control a session of the agent's own. */
   #spawn(): Bun.Subprocess {
-    const { command, cwd, env, rows, cols } = this.#options;
+    const { command, cwd, env, rows, cols, profile } = this.#options;
     try {
-      return Bun.spawn([...command], {
+      return Bun.spawn([...commandWith(profile, command)], {
         cwd,
-        env: { ...env, TERM: termName },
+        env: { ...profile.env, ...env, TERM: termName },
         terminal: {
           rows,
           cols,
@@ -157,7 +166,7 @@ class PtyRuntime implements Runtime {
         },
       });
     } catch (error) {
-      throw cannotStart(command, error);
+      throw cannotStart(command[0] ?? "", error);
     }
   }
 
@@ -171,25 +180,35 @@ class PtyRuntime implements Runtime {
     this.#outputBytes += bytes.length;
     this.#outputMs = this.#options.clock.monotonicMs();
     this.#options.events.output(bytes);
-    this.#screen.write(bytes);
-    if (!this.#isStopped && this.#screen.waitingBytes > terminalWaitingBytesHigh) {
-      this.#isStopped = true;
-      this.#flow?.stop();
-    }
+    this.#screen.write(bytes, this.#options.answersQueries());
+    this.#regulate();
+  }
+
+  hold(isHeld: boolean): void {
+    this.#isHeld = isHeld;
+    this.#regulate();
+  }
+
+  #regulate(): void {
+    const waitingBytesMax = this.#isStopped ? terminalWaitingBytesLow : terminalWaitingBytesHigh;
+    const isStopped = this.#isHeld || this.#screen.waitingBytes > waitingBytesMax;
+    if (isStopped === this.#isStopped) return;
+    this.#isStopped = isStopped;
+    if (isStopped) this.#flow?.stop();
+    else this.#flow?.resume();
   }
 
   tookIn(waitingBytes: number): void {
-    if (this.#isStopped && waitingBytes <= terminalWaitingBytesLow) {
-      this.#isStopped = false;
-      this.#flow?.resume();
-    }
+    this.#regulate();
     const sinceMs = this.#options.clock.monotonicMs() - this.#lookedMs;
     if (sinceMs >= screenLookEveryMs) this.#lookNow();
     else if (waitingBytes === 0) this.#lookLater(screenLookEveryMs - sinceMs);
   }
 
+  /** Who is given whole lines waits for no answer, and nobody for very many: something that is not text was printed. */
   answer(text: string): void {
-    if (!this.#hasEnded && this.#options.answersQueries()) this.#write(Buffer.from(text));
+    if (this.#hasEnded || this.#typedBytes > unreadAnswerBytesMax || this.#flow?.givesLines()) return;
+    this.#write(Buffer.from(text));
   }
 
   async #awaitEnd(agent: Bun.Subprocess): Promise<void> {
@@ -198,7 +217,8 @@ class PtyRuntime implements Runtime {
     // From here on the terminal ends with the last of those who hold it. Who goes on holding it is not waited for long.
     this.#flow?.close();
     await Promise.race([this.#sawEnd.promise, this.#quiet()]);
-    await this.#screen.settled();
+    // Its end is told, whatever has become of the screen.
+    await this.#settled().catch((error: unknown) => this.#options.events.warning(messageOf(error)));
     this.#lookNow();
     this.#look?.cancel();
     this.#drained();
@@ -238,8 +258,16 @@ class PtyRuntime implements Runtime {
     this.#tellPhrase("approaching", seen.approaching);
     // A question may look like a prompt.
     const isAsked = !this.#wasIdle && this.#answerDialog();
+    if (!isAsked) this.#tellQuestion(seen.question);
     if (!this.#isSubmitting && !isAsked) this.#tellSight(seen);
     this.#changed();
+  }
+
+  #tellQuestion(question: string | undefined): void {
+    const isNew = question !== undefined && question !== this.#question;
+    this.#question = question;
+    if (isNew)
+      this.#options.events.warning(`the agent asks something that a person has to answer: ${question}`);
   }
 
   #tellPhrase(sight: "exhausted" | "approaching", text: string | undefined): void {
@@ -269,9 +297,8 @@ class PtyRuntime implements Runtime {
     }
   }
 
-  /** How long it takes until a prompt is to be believed. The first one is, at once. */
+  /** How long it takes until a prompt is to be believed: some show one while they start, and ask something instead. */
   #unsettledMs(quietMs: number): number {
-    if (!this.#wasIdle) return 0;
     const settleMs = this.#options.profile.settle_ms - quietMs;
     const submission = this.#submission;
     if (submission === undefined || this.#outputBytes > submission.outputBytesBefore) return settleMs;
@@ -287,17 +314,20 @@ class PtyRuntime implements Runtime {
 
   /** Whether the screen shows a question that is answered here, now or a moment ago. */
   #answerDialog(): boolean {
-    const { profile, events } = this.#options;
-    if (profile.dialogs.length === 0 || this.#dialogs.answers >= dialogAnswersMax) return false;
-    const text = this.#screen.view().lines.join(" ").replace(/\s+/gu, " ");
-    for (const { when, keys } of profile.dialogs) {
-      const [asked] = when.exec(text) ?? [];
+    const { profile, events, isAttended } = this.#options;
+    if (profile.dialogs.length === 0 || this.#dialogs.answers >= dialogAnswersMax || isAttended())
+      return false;
+    const { lines } = this.#screen.view();
+    const text = lines.join(" ").replace(/\s+/gu, " ");
+    for (const dialog of profile.dialogs) {
+      const [asked] = dialog.when.exec(text) ?? [];
       if (asked === undefined) continue;
       const leftMs = dialogPauseMs - (this.#lookedMs - this.#dialogs.atMs);
       this.#lookLater(leftMs > 0 ? leftMs : dialogPauseMs);
-      if (leftMs > 0) return true;
+      const keys = leftMs > 0 ? undefined : keysFor(dialog, lines);
+      if (keys === undefined) return true;
       this.#dialogs = { answers: this.#dialogs.answers + 1, atMs: this.#lookedMs };
-      events.warning(`answered a question at the start: ${asked}`);
+      if ("keys" in dialog || keys === enter) events.warning(`answered a question at the start: ${asked}`);
       this.#write(Buffer.from(keys));
       return true;
     }
@@ -307,13 +337,15 @@ class PtyRuntime implements Runtime {
   // ── Input ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   async submit(text: string): Promise<void> {
-    const body = typeable(text);
+    const typed = typeable(text);
+    const body = this.#options.profile.paste ? pasteable(typed) : typed;
     if (body.trim() === "")
       throw new MeshError("message_empty", "there is nothing in it that could be typed");
     this.#isSubmitting = true;
     try {
-      await this.#screen.settled();
+      await this.#settled();
       this.#refuseIfEnded();
+      if (!this.#options.profile.paste) this.#refuseLongLines(body);
       this.#screen.record();
       this.#prompt = this.#screen.view().beforeCursor;
       const echo = echoOf(body);
@@ -338,10 +370,14 @@ class PtyRuntime implements Runtime {
   /** Enter right behind a paste is swallowed by some agents: it is pressed when the text is there, and again until it is gone. */
   async #paste(body: string, echo: Echo, submission: Submission): Promise<void> {
     const { profile, clock } = this.#options;
-    await this.#writeAll(pasteBegin + body + pasteEnd);
     const isThere = (): boolean => isUnsubmitted(profile, this.#screen.view(), echo);
-    await this.#watch(isThere, pasteShownMsMax);
+    do {
+      await this.#writeAll(pasteBegin + body + pasteEnd);
+      await this.#watch(isThere, pasteShownMsMax);
+      // What was pasted into a question is gone, where it was not there before.
+    } while ((await this.#wasAsked()) && profile.prompt !== undefined && !isThere());
     for (let press = 1; press <= submitsMax; press++) {
+      await this.#wasAsked();
       submission.outputBytesBefore = this.#outputBytes;
       submission.atMs = clock.monotonicMs();
       await this.#writeAll(enter);
@@ -351,10 +387,24 @@ class PtyRuntime implements Runtime {
       if (isWorking() || !isThere()) return;
       this.#refuseIfEnded();
     }
+    // Left in the input, it would reach the agent all the same, together with the next one.
+    this.#write(Buffer.from(interruptKey));
+    await this.#watch(() => !isThere(), submitShownMs);
     throw new MeshError(
       "agent_busy",
       `the agent did not take the text, though Enter was pressed ${submitsMax} times`,
     );
+  }
+
+  /** Waits until the agent asks nothing that a person has to answer, for Enter would be an answer. */
+  async #wasAsked(): Promise<boolean> {
+    const isAsking = (): boolean => this.#recognised().question !== undefined;
+    const wasAsked = isAsking();
+    while (isAsking()) {
+      await this.#watch(() => !isAsking(), questionLookMs);
+      this.#refuseIfEnded();
+    }
+    return wasAsked;
   }
 
   #recognised(): Recognised {
@@ -391,55 +441,105 @@ class PtyRuntime implements Runtime {
     return true;
   }
 
+  whenRead(): Promise<void> | undefined {
+    if (this.#typedBytes <= typedBytesHigh) return undefined;
+    this.#read ??= Promise.withResolvers();
+    return this.#read.promise;
+  }
+
   interrupt(): void {
     this.#write(Buffer.from(interruptKey));
   }
 
-  /** Resolves when the terminal has all of it. */
-  async #writeAll(text: string): Promise<void> {
-    this.#refuseIfEnded();
-    const written = Promise.withResolvers<void>();
-    this.#written = written;
-    this.#write(Buffer.from(text));
-    const tooLong = Promise.withResolvers<boolean>();
-    const timer = this.#options.clock.after(terminalWriteMsMax, () => tooLong.resolve(true));
-    const isTooLong = await Promise.race([written.promise.then(() => false), tooLong.promise]);
-    timer.cancel();
-    this.#refuseIfEnded();
-    if (!isTooLong) return;
+  askToEnd(): void {
+    const { profile, clock } = this.#options;
+    const press = (left: number): void => {
+      this.interrupt();
+      if (left > 1) this.#asking = clock.after(interruptPauseMs, () => press(left - 1));
+    };
+    this.#asking?.cancel();
+    press(profile.interrupts);
+  }
+
+  /** Where whole lines are given, the terminal itself drops what is beyond its length, without a word. */
+  #refuseLongLines(body: string): void {
+    if (!this.#flow?.givesLines()) return;
+    const max = process.platform === "darwin" ? terminalLineBytesMax.darwin : terminalLineBytesMax.linux;
+    const long = body.split("\n").find((line) => Buffer.byteLength(line) > max);
+    if (long === undefined) return;
     throw new MeshError(
-      "timed_out",
-      `the agent did not read what was typed within ${terminalWriteMsMax / 1000} s`,
+      "message_too_large",
+      `it has a line of ${Buffer.byteLength(long)} bytes; this agent's terminal takes lines of ${max} at most`,
     );
   }
 
+  /**
+   * Resolves when the terminal has all of it. An agent that does not read may do so at any time, and nothing takes back what was typed:
+   * only its end means that it will never have the text.
+   */
+  async #writeAll(text: string): Promise<void> {
+    this.#refuseIfEnded();
+    const { clock, events } = this.#options;
+    const written = Promise.withResolvers<void>();
+    this.#written = written;
+    this.#write(Buffer.from(text));
+    const timer = clock.after(agentReadMsMax, () => {
+      events.warning(
+        `the agent has not read what was typed for ${agentReadMsMax / 1000} s; it is waited for`,
+      );
+    });
+    await written.promise;
+    timer.cancel();
+    this.#refuseIfEnded();
+  }
+
+  /**
+   * A long text in two parts, for Bun tells when a terminal has taken something only where that was not at once: never for 4096 bytes
+   * that were. A short last part always waits. What may be a key stays in one piece.
+   */
   #write(bytes: Uint8Array): void {
-    if (this.#hasEnded) return;
+    if (this.#hasEnded || this.#terminal.closed) return;
     this.#typedBytes += bytes.length;
-    this.#terminal.write(bytes);
+    const end = bytes.length > keyBytesMax ? bytes.length - 1 : 0;
+    if (end > 0) this.#terminal.write(bytes.subarray(0, end));
+    this.#terminal.write(bytes.subarray(end));
   }
 
   #drained(): void {
     this.#typedBytes = 0;
     this.#written?.resolve();
     this.#written = undefined;
+    this.#read?.resolve();
+    this.#read = undefined;
   }
 
   // ── Reading ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+  /** Resolves when all that came is on the screen. Throws `timed_out`, rather than wait for ever for a screen that takes in nothing. */
+  async #settled(): Promise<void> {
+    // The emulator itself would take more than a turn of the event loop to say so, which each message would wait for.
+    if (this.#screen.waitingBytes === 0) return;
+    const late = Promise.withResolvers<never>();
+    const timer = this.#options.clock.after(screenSettleMsMax, () => {
+      late.reject(new MeshError("timed_out", "the agent's output is not taken in any more"));
+    });
+    await Promise.race([this.#screen.settled(), late.promise]);
+    timer.cancel();
+  }
+
   async response(): Promise<string> {
-    await this.#screen.settled();
+    await this.#settled();
     const printed = this.#screen.recorded();
     this.#screen.stopRecording();
     return answerOf(
       this.#options.profile,
-      { ...printed, prompt: this.#prompt },
+      { ...printed, prompt: this.#prompt, input: inputOf(this.#options.profile, this.#screen.view()) },
       this.#lastEcho ?? echoOf(""),
     );
   }
 
   async capture(lastLines: number | null): Promise<Capture> {
-    await this.#screen.settled();
+    await this.#settled();
     return this.#screen.capture(lastLines);
   }
 
@@ -449,11 +549,12 @@ class PtyRuntime implements Runtime {
 
   resize(rows: number, cols: number): void {
     this.#screen.resize(rows, cols);
-    if (!this.#hasEnded) this.#terminal.resize(cols, rows);
+    if (!this.#hasEnded && !this.#terminal.closed) this.#terminal.resize(cols, rows);
   }
 
   close(): void {
     this.#look?.cancel();
+    this.#asking?.cancel();
     this.#flow?.close();
     if (!this.#terminal.closed) this.#terminal.close();
   }
@@ -463,9 +564,3 @@ const signalName = (signal: NodeJS.Signals | number | null): string | null =>
   signal === null ? null : String(signal);
 
 const termName = "xterm-256color";
-
-const cannotStart = ([program = ""]: readonly string[], error: unknown): MeshError =>
-  new MeshError("agent_failed", `${program} cannot be started: ${systemCodeOf(error) ?? messageOf(error)}`, {
-    hint: "Is it installed, and on the PATH?",
-    cause: error,
-  });

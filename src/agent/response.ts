@@ -3,6 +3,7 @@
  */
 import { type Echo, findEchoes, pieceOf, type Region } from "~/agent/echo";
 import type { Profile } from "~/agent/profile";
+import { outcome } from "~/agent/recognition";
 
 export interface Printed {
   /** Whole lines, all that came since the text was handed over. */
@@ -13,12 +14,12 @@ export interface Printed {
   isCursorLast: boolean;
   /** Behind which the text was typed. */
   prompt: string;
+  /** What the screen shows now from the agent's input on. */
+  input: readonly string[];
 }
 
 export function answerOf(profile: Profile, printed: Printed, echo: Echo): string {
-  const lines = [...printed.lines];
-  const last = lines.findLastIndex((line) => line.trim() !== "");
-  lines.length = last + 1;
+  const lines = withoutInput(printed.lines, printed.input);
   if (profile.idle_at_cursor && printed.isCursorLast && matches(profile.idle, lines.at(-1))) {
     lines.push(...withoutPrompt(lines.pop() ?? "", printed.prompt.trimEnd()));
   }
@@ -27,6 +28,19 @@ export function answerOf(profile: Profile, printed: Printed, echo: Echo): string
     : withoutTyped(profile, lines, echo);
   const kept = own.filter((line) => !matches(profile.drop, line)).map((line) => stripped(profile, line));
   return trimmed(kept).join("\n");
+}
+
+/** Not all of the input and of what stands below it need have been printed anew, but what was stands at the end. */
+function withoutInput(lines: readonly string[], input: readonly string[]): string[] {
+  let [end, inputEnd] = [lines.length, input.length];
+  for (; end > 0; end--) {
+    const line = lines[end - 1]?.trimEnd();
+    if (line === "") continue;
+    const at = input.slice(0, inputEnd).findLastIndex((shown) => shown.trimEnd() === line);
+    if (at === -1) break;
+    inputEnd = at;
+  }
+  return lines.slice(0, end);
 }
 
 /** Nothing, unless something stands before the prompt: output that did not end with a newline. */
@@ -61,19 +75,33 @@ function behindEcho(
   const regions = findEchoes(lines, echo, false).filter((region, index) =>
     isTheirs(profile, lines[region.start] ?? "", region.prefix, index === 0),
   );
-  const end = isReprinted ? regions.at(-1)?.end : endOfFirst(profile, lines, regions);
-  if (end !== undefined) return lines.slice(end);
+  const region = isReprinted ? regions.at(-1) : lastOfFirst(profile, lines, regions);
+  if (region !== undefined)
+    return lines.slice(region.isWhole ? region.end : endOfSaid(profile, lines, region.end));
   const { placeholder } = profile;
   const at = placeholder === undefined ? -1 : lines.findIndex((line) => placeholder.test(line));
   if (at !== -1) return lines.slice(at + 1);
-  // Too short to be looked for everywhere: its own lines at the top.
+  const isSaid = (line: string): boolean => (profile.prompt?.test(line) ?? false) && pieceOf(line) !== "";
+  const lastSaid = isReprinted ? lines.findLastIndex(isSaid) : -1;
+  if (lastSaid !== -1) return lines.slice(endOfSaid(profile, lines, lastSaid + 1));
+  // Too short to be looked for everywhere, or shown otherwise than it was written: what stands at the top.
   let top = 0;
   for (const [index, line] of lines.entries()) {
-    if (line.trim() === "" || matches(profile.drop, line)) continue;
-    if (pieceOf(line) !== echo.compact || profile.answer?.test(line)) break;
-    top = index + 1;
+    if (line.trim() === "") continue;
+    if (pieceOf(line) === echo.compact && !profile.answer?.test(line)) top = index + 1;
+    else if (top === 0 && isSaid(line)) return lines.slice(endOfSaid(profile, lines, index + 1));
+    else if (!matches(profile.drop, line)) break;
   }
   return lines.slice(top);
+}
+
+/** Where the lines end that go on with what somebody said: they are indented, and begin with no sign of the agent's. */
+function endOfSaid(profile: Profile, lines: readonly string[], from: number): number {
+  if (profile.answer === undefined) return from;
+  const isMore = (line: string): boolean =>
+    line.trim() === "" || (/^\s{2}/u.test(line) && !profile.answer?.test(line) && !outcome.test(line));
+  const end = lines.findIndex((line, index) => index >= from && !isMore(line));
+  return end === -1 ? lines.length : end;
 }
 
 /** Whether a line shows the text as the agent's input or history does, and is not an answer that ends in the same words. */
@@ -84,18 +112,18 @@ function isTheirs(profile: Profile, line: string, prefix: number, isFirst: boole
 }
 
 /** First in the input, then in the history, where both were seen; with nothing but decoration between them. */
-function endOfFirst(
+function lastOfFirst(
   profile: Profile,
   lines: readonly string[],
   regions: readonly Region[],
-): number | undefined {
-  let end: number | undefined;
+): Region | undefined {
+  let last: Region | undefined;
   for (const region of regions) {
-    const between = lines.slice(end ?? region.start, region.start);
+    const between = lines.slice(last?.end ?? region.start, region.start);
     if (between.some((line) => line.trim() !== "" && !matches(profile.drop, line))) break;
-    end = region.end;
+    last = region;
   }
-  return end;
+  return last;
 }
 
 /** Each line of the text stands behind a prompt, or, typed before the prompt was there, alone; what it printed comes after it. */

@@ -2,7 +2,8 @@
  * The shim as a whole, from its options to its end: takes the connection or the socket, starts the agent, and sees to it that nothing
  * of the agent is left when it goes.
  */
-import { type Attachments, openAttachments } from "~/agent/attachment";
+import { Attachments } from "~/agent/attachment";
+import { withoutRareHeapChecks } from "~/agent/heap-checks";
 import {
   connectInherited,
   type Entrance,
@@ -19,13 +20,15 @@ import { asMeshError } from "~/errors";
 import type { RuntimeName } from "~/wire/attachment";
 import { shimLogBytesMax } from "~/wire/limits";
 import { attachmentSocket } from "~/wire/paths";
-import type { ShimEvent } from "~/wire/shim";
 
 export type Way =
   /** A connected socket that was inherited. */
   | { kind: "fd"; fd: number }
-  /** Listens there. Detached, the agent goes on when the last orchestrator has gone. */
-  | { kind: "socket"; path: string; isDetached: boolean };
+  /**
+   * Listens there. Detached, the agent goes on when the last orchestrator has gone. Owned, it was started in a terminal, which is about to
+   * attach.
+   */
+  | { kind: "socket"; path: string; isDetached: boolean; isOwned: boolean };
 
 export interface ShimRun {
   way: Way;
@@ -50,30 +53,39 @@ export interface ShimRun {
 /** Runs until the shim is ended by its orchestrator or `interrupted`. Throws what keeps it from starting, after telling who drives it. */
 export async function runShim(run: ShimRun, interrupted: AbortSignal): Promise<void> {
   const { clock, way } = run;
-  const profile =
-    run.profile === undefined
-      ? profileFor(run.command[0] ?? "", run.configDir)
-      : loadProfile(run.profile, run.configDir);
-  const early: ShimEvent[] = [];
-  let shim: Shim | undefined;
   const orchestrators: Orchestrators = new Orchestrators({
     clock,
-    command: (peer, parsed) => shim?.command(peer, parsed),
-    allGone: () => {
-      if (way.kind === "fd" || !way.isDetached) shim?.abandoned();
-    },
+    endsWithLast: way.kind === "fd" || !way.isDetached,
+    command: (peer, parsed) => shim.command(peer, parsed),
+    abandoned: () => shim.abandoned(),
   });
-  const warn = (message: string): void => {
-    const warning: ShimEvent = { event: "Warning", message, idle_secs: null };
-    if (shim === undefined) early.push(warning);
-    else shim.happened({ kind: "warned", message });
-  };
+  const shim: Shim = new Shim({
+    clock,
+    orchestrators,
+    endTree: () => tree?.end() ?? Promise.resolve([]),
+    output(bytes) {
+      log?.write(bytes);
+      attachments?.output(bytes);
+    },
+    ended: (exit) => attachments?.ended(exit),
+    isAttended: () => attachments?.wasAttended ?? false,
+  });
+  const warn = (message: string): void => shim.happened({ kind: "warned", message });
   let log: OutputLog | undefined;
   let tree: AgentTree | undefined;
   let attachments: Attachments | undefined;
   let entrance: Entrance | undefined;
   let runtime: Runtime | undefined;
   try {
+    // First of all, so that whoever drives us is told what keeps the agent from starting, and his descriptor is not one of ours.
+    entrance =
+      way.kind === "fd"
+        ? await connectInherited(way.fd, orchestrators)
+        : await listenForOrchestrators(way.path, orchestrators);
+    const profile =
+      run.profile === undefined
+        ? profileFor(run.command[0] ?? "", run.configDir)
+        : loadProfile(run.profile, run.configDir);
     log =
       run.log === undefined
         ? undefined
@@ -85,55 +97,24 @@ export async function runShim(run: ShimRun, interrupted: AbortSignal): Promise<v
       env: run.env,
       warn,
     });
-    shim = new Shim({
-      clock,
-      tree,
-      orchestrators,
-      output(bytes) {
-        log?.write(bytes);
-        attachments?.output(bytes);
-      },
-      ended: (exit) => attachments?.ended(exit),
-      isAttended: () => (attachments?.terminals ?? 0) > 0,
-    });
-    const hosted = shim;
-    entrance =
-      way.kind === "fd"
-        ? await connectInherited(way.fd, orchestrators)
-        : await listenForOrchestrators(way.path, orchestrators);
-    for (const event of early) orchestrators.tell(event);
-    runtime = await startRuntime(run, profile, tree, hosted, () => attachments?.terminals ?? 0);
-    const { pid } = runtime;
-    const startedAt = isoTime(clock.now());
     if (way.kind === "socket" && way.isDetached) {
-      const { interrupt, resize, snapshot, type } = runtime;
-      attachments = openAttachments({
-        path: attachmentSocket(way.path),
-        clock,
-        describe: () => ({
-          profile: profile.name,
-          runtime: run.runtime,
-          pid,
-          shim_pid: process.pid,
-          command: [...run.command],
-          cwd: run.cwd,
-          started_at: startedAt,
-          log: run.log ?? null,
-        }),
-        snapshot: snapshot.bind(runtime),
-        type: type.bind(runtime),
-        interrupt: interrupt.bind(runtime),
-        resize: resize.bind(runtime),
-        abandoned: () => hosted.abandoned(),
+      attachments = attachmentsOf(run, way, profile, orchestrators, {
+        runtime: () => runtime,
+        abandoned: () => shim.abandoned(),
       });
     }
-    hosted.started(runtime);
-    run.onReady(pid);
-    interrupted.addEventListener("abort", () => hosted.abandoned(), { once: true });
-    if (interrupted.aborted) hosted.abandoned();
-    await hosted.left;
+    runtime = await startRuntime(run, profile, tree, shim, {
+      answersQueries: () => !attachments?.answersQueries,
+      isAttended: () => attachments !== undefined && (attachments.wasAttended || attachments.answersQueries),
+    });
+    await attachments?.listen();
+    shim.started(runtime);
+    run.onReady(runtime.pid);
+    interrupted.addEventListener("abort", () => shim.abandoned(), { once: true });
+    if (interrupted.aborted) shim.abandoned();
+    await shim.left;
   } catch (error) {
-    orchestrators.tell({ event: "Error", command: "startup", reason: asMeshError(error).message });
+    shim.notStarted(asMeshError(error).message);
     throw error;
   } finally {
     await attachments?.close();
@@ -146,15 +127,50 @@ export async function runShim(run: ShimRun, interrupted: AbortSignal): Promise<v
   }
 }
 
+/** The runtime is there when anybody comes. */
+function attachmentsOf(
+  { clock, command, cwd, log, runtime: kind }: ShimRun,
+  { path, isOwned }: Way & { kind: "socket" },
+  profile: Profile,
+  orchestrators: Orchestrators,
+  { runtime, abandoned }: { runtime: () => Runtime | undefined; abandoned: () => void },
+): Attachments {
+  const startedAt = isoTime(clock.now());
+  return new Attachments({
+    path: attachmentSocket(path),
+    clock,
+    isTerminal: kind === "pty",
+    isOwned,
+    describe: () => ({
+      profile: profile.name,
+      runtime: kind,
+      pid: runtime()?.pid ?? 0,
+      shim_pid: process.pid,
+      command: [...command],
+      cwd,
+      started_at: startedAt,
+      log: log ?? null,
+    }),
+    snapshot: async (isComplete) => (await runtime()?.snapshot(isComplete)) ?? "",
+    type: (bytes) => runtime()?.type(bytes) ?? false,
+    whenRead: () => runtime()?.whenRead(),
+    interrupt: () => runtime()?.interrupt(),
+    resize: (rows, cols) => runtime()?.resize(rows, cols),
+    hold: (isHeld) => runtime()?.hold(isHeld),
+    drive: (socket) => orchestrators.admit(socket, { isPassing: true }),
+    abandoned,
+  });
+}
+
 async function startRuntime(
   run: ShimRun,
   profile: Profile,
   tree: AgentTree,
   { events }: Shim,
-  terminals: () => number,
+  people: { answersQueries: () => boolean; isAttended: () => boolean },
 ): Promise<Runtime> {
   const { command, cwd, clock, rows, cols } = run;
-  const env = { ...definedOf(run.env), ...tree.env };
+  const env = { ...inheritedOf(withoutRareHeapChecks(run.env)), ...tree.env };
   if (run.runtime === "stream-json") {
     const { startStreamJson } = await import("~/agent/stream-json");
     const { exhausted, approaching, allowed_tools: allowedTools, models: modelLimits } = profile;
@@ -168,11 +184,19 @@ async function startRuntime(
   return await startPty({
     ...{ command, cwd, env, rows, cols, profile, clock, events },
     started: (pid) => tree.started(pid),
-    answersQueries: () => terminals() === 0,
+    ...people,
   });
 }
 
-const definedOf = (env: ShimRun["env"]): Record<string, string> =>
+/**
+ * What Claude Code says of a session to all that is started within it. An agent in a terminal of its own is no part of that session, and
+ * Claude Code itself refuses to start where the first is set.
+ */
+const outerSession: ReadonlySet<string> = new Set(["CLAUDECODE", "CLAUDE_CODE_ENTRYPOINT"]);
+
+const inheritedOf = (env: ShimRun["env"]): Record<string, string> =>
   Object.fromEntries(
-    Object.entries(env).filter((entry): entry is [string, string] => entry[1] !== undefined),
+    Object.entries(env).filter(
+      (entry): entry is [string, string] => entry[1] !== undefined && !outerSession.has(entry[0]),
+    ),
   );

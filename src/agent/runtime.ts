@@ -60,10 +60,16 @@ export interface Runtime {
    */
   snapshot(isComplete: boolean): Promise<string>;
   resize(rows: number, cols: number): void;
-  /** As if Ctrl-C was typed; where there is no terminal, SIGINT. */
+  /** Has the agent wait with its output, or go on, where that is possible. */
+  hold(isHeld: boolean): void;
+  /** As if Ctrl-C was typed. */
   interrupt(): void;
+  /** As a person would have it end: Ctrl-C, as often as it takes; where there is no terminal, SIGINT. */
+  askToEnd(): void;
   /** Input of a person who is attached, as it is. False where a runtime has no keyboard. */
   type(bytes: Uint8Array): boolean;
+  /** Resolves when the agent has read what was typed; undefined when so little waits that more may be. */
+  whenRead(): Promise<void> | undefined;
   /** Lets go of the terminal or the pipes, when the process has ended. */
   close(): void;
 }

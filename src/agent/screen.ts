@@ -7,7 +7,13 @@ import type { View } from "~/agent/recognition";
 import type { Capture } from "~/agent/runtime";
 import { openSnapshots, type Snapshots } from "~/agent/snapshot";
 import { leftOut, Stitching } from "~/agent/stitching";
-import { responseCharsMax, terminalPortionBytes, terminalScrollbackLines } from "~/wire/limits";
+import { StringLimit } from "~/agent/string-limit";
+import {
+  responseCharsMax,
+  terminalPortionBytes,
+  terminalScrollbackLines,
+  terminalStringBytesMax,
+} from "~/wire/limits";
 
 export interface ScreenOptions {
   rows: number;
@@ -49,13 +55,22 @@ export class Screen {
   readonly #snapshots: Snapshots;
   #waitingBytes = 0;
   #isCursorHidden = false;
+  #title = "";
+  /** Of what is being taken in. */
+  #isAnswered = true;
+  /** Of what was written last. */
+  #willBeAnswered = true;
   #recording: Recording | undefined;
+  readonly #strings = new StringLimit(terminalStringBytesMax);
 
   constructor(terminal: Terminal, options: ScreenOptions) {
     this.#terminal = terminal;
     this.#options = options;
     this.#snapshots = openSnapshots(terminal);
-    terminal.onData((text) => options.answer(text));
+    terminal.onData((text) => void (this.#isAnswered && options.answer(text)));
+    terminal.onTitleChange((title) => {
+      this.#title = title.slice(0, titleCharsMax);
+    });
     const { parser } = terminal;
     parser.registerCsiHandler({ final: "J" }, ([kind]) => {
       // 2 and 3 clear all; 0, which is what none means, does so from the top left corner on.
@@ -64,6 +79,17 @@ export class Screen {
       if (kind === 2 || kind === 3 || ((kind ?? 0) === 0 && isFromTop)) this.#recording?.cleared(kind === 3);
       return false;
     });
+    // What scrolls, goes to a tab stop or repeats a character is done one by one: more of it than there is would hold up everything else.
+    const most: [finals: string, countMax: () => number][] = [
+      ["LMST", () => terminal.rows],
+      ["IZ", () => terminal.cols],
+      ["b", () => terminal.rows * terminal.cols],
+    ];
+    for (const [finals, countMax] of most) {
+      for (const final of finals) {
+        parser.registerCsiHandler({ final }, ([count]) => Number(count ?? 0) > countMax());
+      }
+    }
     for (const final of ["h", "l"]) {
       parser.registerCsiHandler({ prefix: "?", final }, (modes) => {
         if (modes.includes(25)) this.#isCursorHidden = final === "l";
@@ -76,7 +102,15 @@ export class Screen {
     return this.#waitingBytes;
   }
 
-  write(bytes: Uint8Array): void {
+  /** `isAnswered`: whether what is asked in it is for us to answer. */
+  write(output: Uint8Array, isAnswered = true): void {
+    const bytes = this.#strings.take(output);
+    if (isAnswered !== this.#willBeAnswered) {
+      this.#willBeAnswered = isAnswered;
+      this.#terminal.write("", () => {
+        this.#isAnswered = isAnswered;
+      });
+    }
     this.#waitingBytes += bytes.length;
     for (let at = 0; at < bytes.length; ) {
       const length = this.#portionBytes(bytes, at);
@@ -146,7 +180,12 @@ export class Screen {
       }
       lines.push(head + text);
     }
-    return { lines, beforeCursor, cursorLine: this.#isCursorHidden ? undefined : cursorLine };
+    return {
+      title: this.#title,
+      lines,
+      beforeCursor,
+      cursorLine: this.#isCursorHidden ? undefined : cursorLine,
+    };
   }
 
   // ── What is printed ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -174,6 +213,8 @@ export class Screen {
 }
 
 const newline = 0x0a;
+/** Of a window's title, which only tells something by how it begins. */
+const titleCharsMax = 200;
 
 const rowTexts = (buffer: IBuffer, start: number, end: number): string[] => {
   const texts: string[] = [];

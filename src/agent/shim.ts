@@ -1,9 +1,8 @@
 /**
  * Carries out what state.ts decides: between the orchestrators, the runtime that hosts the agent, and the processes that belong to it.
- * Everything that happens goes through `happened`, one after the other, and every effect is begun before the next one.
+ * Everything that happens goes through `happened`, one after the other: all effects of one are begun before the next is looked at.
  */
 import type { Orchestrators } from "~/agent/orchestrators";
-import type { AgentTree } from "~/agent/process-tree";
 import type { Runtime, RuntimeEvents } from "~/agent/runtime";
 import {
   type Effect,
@@ -14,14 +13,15 @@ import {
   type TimerName,
 } from "~/agent/state";
 import type { Clock, Timer } from "~/clock";
-import { messageOf } from "~/errors";
+import { MeshError, messageOf } from "~/errors";
 import { shimLastLinesMax } from "~/wire/limits";
 import type { Parsed, ShimCommand } from "~/wire/shim";
 
 export interface ShimOptions {
   clock: Clock;
-  tree: AgentTree;
   orchestrators: Orchestrators;
+  /** Ends the agent and all that it started, as `AgentTree.end`. */
+  endTree(): Promise<readonly number[]>;
   /** Raw output, for the log and for terminals that are attached. */
   output(bytes: Uint8Array): void;
   /** Once, when the agent's process has ended and all its output was taken in. */
@@ -47,7 +47,7 @@ export class Shim {
     return this.#left.promise;
   }
 
-  /** To be given to the runtime. What it reports before `started` is told afterwards. */
+  /** To be given to the runtime. */
   readonly events: RuntimeEvents = {
     saw: (sight, text) => {
       if (sight !== "exhausted") return this.happened({ kind: "saw", sight, text, lastLines: "" });
@@ -55,7 +55,7 @@ export class Shim {
     },
     output: (bytes) => this.#options.output(bytes),
     usage: (usage) => {
-      this.happened({ kind: "usage", usage, outputBytes: this.#runtime?.outputBytes ?? 0 });
+      this.happened({ kind: "usage", usage, outputBytes: this.#outputBytes });
     },
     warning: (message) => this.happened({ kind: "warned", message }),
     ended: (exit) => void this.#agentEnded(exit),
@@ -64,8 +64,12 @@ export class Shim {
   /** The agent runs. */
   started(runtime: Runtime): void {
     this.#runtime = runtime;
-    this.happened({ kind: "started" });
-    for (const happening of this.#early.splice(0)) this.happened(happening);
+    this.#begin({ kind: "started" });
+  }
+
+  /** There will be no agent, for that reason. */
+  notStarted(reason: string): void {
+    this.#begin({ kind: "not_started", reason });
   }
 
   command(peer: number, parsed: Parsed<ShimCommand>): void {
@@ -80,23 +84,36 @@ export class Shim {
 
   // ── Inside ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** What happened before there was an agent that anything could be done about. */
-  readonly #early: Happening[] = [];
+  readonly #waiting: Happening[] = [];
+  /** Something is being done; at first that is starting the agent, before which nothing can be done about anything. */
+  #isBusy = true;
+
+  #begin(first: Happening): void {
+    this.#waiting.unshift(first);
+    this.#proceed();
+  }
 
   happened(happening: Happening): void {
-    if (this.#runtime === undefined && happening.kind !== "started") {
-      this.#early.push(happening);
-      return;
+    this.#waiting.push(happening);
+    if (!this.#isBusy) this.#proceed();
+  }
+
+  #proceed(): void {
+    this.#isBusy = true;
+    try {
+      for (let next = this.#waiting.shift(); next !== undefined; next = this.#waiting.shift()) {
+        const { state, effects } = stepShim(this.#state, next, this.#options.clock.monotonicMs());
+        this.#state = state;
+        for (const effect of effects) this.#carryOut(effect);
+      }
+    } finally {
+      this.#isBusy = false;
     }
-    const { state, effects } = stepShim(this.#state, happening, this.#options.clock.monotonicMs());
-    this.#state = state;
-    for (const effect of effects) this.#carryOut(effect);
   }
 
   #carryOut(effect: Effect): void {
     const { orchestrators, clock } = this.#options;
     const runtime = this.#runtime;
-    if (runtime === undefined) return;
     switch (effect.kind) {
       case "tell":
         orchestrators.tell(effect.event);
@@ -105,19 +122,19 @@ export class Shim {
         orchestrators.answer(effect.peer, effect.event);
         return;
       case "capture":
-        return void this.#capture(runtime, effect.peer, effect.lastLines);
+        return void this.#capture(effect.peer, effect.lastLines);
       case "resize":
-        runtime.resize(effect.rows, effect.cols);
+        runtime?.resize(effect.rows, effect.cols);
         return;
       case "submit":
-        return void runtime.submit(effect.body).then(
+        return void runtime?.submit(effect.body).then(
           () => this.happened({ kind: "submitted" }),
           (error: unknown) => this.happened({ kind: "not_submitted", reason: messageOf(error) }),
         );
       case "collect":
-        return void this.#collect(runtime);
+        return void this.#collect();
       case "interrupt":
-        runtime.interrupt();
+        runtime?.askToEnd();
         return;
       case "end_agent":
         return void this.#endTree();
@@ -126,7 +143,7 @@ export class Shim {
         const fired = (): void => {
           // A person sees what an agent shows in place of a prompt (an editor, a question), and ends it when it should end.
           if (effect.name === "startup" && this.#options.isAttended()) return;
-          this.happened({ kind: "timer", name: effect.name, outputBytes: runtime.outputBytes });
+          this.happened({ kind: "timer", name: effect.name, outputBytes: this.#outputBytes });
         };
         this.#timers.set(effect.name, clock.after(effect.delayMs, fired));
         return;
@@ -135,15 +152,21 @@ export class Shim {
         this.#timers.get(effect.name)?.cancel();
         return;
       case "leave":
-        this.#left.resolve();
+        // What could not be ended is still told.
+        void Promise.resolve(this.#ending).finally(() => this.#left.resolve());
         return;
     }
   }
 
-  async #capture(runtime: Runtime, peer: number, lastLines: number | null): Promise<void> {
+  get #outputBytes(): number {
+    return this.#runtime?.outputBytes ?? 0;
+  }
+
+  async #capture(peer: number, lastLines: number | null): Promise<void> {
     const { orchestrators } = this.#options;
     try {
-      const { content, cursorRow, cursorCol } = await runtime.capture(lastLines);
+      if (this.#runtime === undefined) throw new MeshError("agent_failed", "the agent could not be started");
+      const { content, cursorRow, cursorCol } = await this.#runtime.capture(lastLines);
       orchestrators.answer(peer, {
         event: "ScreenCapture",
         content,
@@ -155,10 +178,10 @@ export class Shim {
     }
   }
 
-  async #collect(runtime: Runtime): Promise<void> {
+  async #collect(): Promise<void> {
     let response = "";
     try {
-      response = await runtime.response();
+      response = (await this.#runtime?.response()) ?? "";
     } catch (error) {
       this.happened({ kind: "warned", message: `the answer could not be read: ${messageOf(error)}` });
     }
@@ -181,10 +204,22 @@ export class Shim {
     this.happened({ kind: "ended", code, signal, lastLines });
   }
 
-  async #endTree(): Promise<void> {
-    const left = await this.#options.tree.end();
-    if (left.length === 0) return;
-    const message = `these processes of the agent could not be ended: ${left.join(", ")}`;
-    this.happened({ kind: "warned", message });
+  #ending: Promise<void> | undefined;
+
+  #endTree(): Promise<void> {
+    this.#ending ??= this.#endAll().finally(() => {
+      this.#ending = undefined;
+    });
+    return this.#ending;
+  }
+
+  async #endAll(): Promise<void> {
+    const { endTree } = this.#options;
+    let pids = await endTree();
+    if (pids.length === 0) return;
+    // What may not be sent a signal, since it has become another user's, may still go when its terminal does.
+    this.#runtime?.close();
+    pids = await endTree();
+    if (pids.length > 0) this.happened({ kind: "not_ended", pids });
   }
 }

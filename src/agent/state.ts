@@ -35,6 +35,8 @@ export interface ShimState {
   /** What the screen said last, of the two that come and go. */
   readonly sight: "idle" | "working" | undefined;
   readonly ending: Ending | undefined;
+  /** Why nothing reaches the agent once it is dead. */
+  readonly death: string;
   readonly wasApproaching: boolean;
   readonly usage: TokenUsage | undefined;
   readonly isUsageHigh: boolean;
@@ -46,15 +48,19 @@ export interface ShimState {
 interface Ending {
   /** Asked with Ctrl-C, or being ended. */
   by: "interrupt" | "signal";
-  /** Whether the shim ends with its agent. */
-  leaves: boolean;
+  /** Whether the shim ends with its agent; "anyway": also when its agent cannot be ended, for nobody is there to be told so. */
+  leaves: "never" | "with_agent" | "anyway";
 }
+
+/** From the least to the most. */
+const leavings: readonly Ending["leaves"][] = ["never", "with_agent", "anyway"];
 
 /** Timers by name; one that is set again begins anew. */
 export type TimerName = "startup" | "settled" | "stats" | "shutdown";
 
 export type Happening =
   | { kind: "started" }
+  | { kind: "not_started"; reason: string }
   | { kind: "command"; peer: number; command: ShimCommand }
   /** A frame that is no command: what it was called, and what is wrong with it. */
   | { kind: "misunderstood"; peer: number; name: string | undefined; reason: string }
@@ -67,6 +73,8 @@ export type Happening =
   | { kind: "timer"; name: TimerName; outputBytes: number }
   /** The last orchestrator went away, or the shim itself was told to end. */
   | { kind: "abandoned" }
+  /** Some of the agent's processes are still there after `end_agent`. */
+  | { kind: "not_ended"; pids: readonly number[] }
   | { kind: "ended"; code: number | null; signal: string | null; lastLines: string };
 
 export type Effect =
@@ -77,7 +85,7 @@ export type Effect =
   | { kind: "submit"; body: string }
   | { kind: "collect" }
   | { kind: "interrupt" }
-  /** SIGTERM, two seconds, SIGKILL, for the agent and all that it started. */
+  /** SIGTERM, two seconds, SIGKILL, for the agent and all that it started. Asked for again meanwhile, goes on. */
   | { kind: "end_agent" }
   | { kind: "set_timer"; name: TimerName; delayMs: number }
   | { kind: "cancel_timer"; name: TimerName }
@@ -87,6 +95,14 @@ export interface Step {
   state: ShimState;
   effects: Effect[];
 }
+
+const why = {
+  dead: "the agent has ended",
+  notStarted: "the agent could not be started",
+  exhausted: "the agent's context is full",
+  ending: "the agent is being ended",
+  full: `${shimQueueMax} messages wait already`,
+} as const;
 
 export const initialShimState = (nowMs: number): ShimState => ({
   name: "starting",
@@ -99,6 +115,7 @@ export const initialShimState = (nowMs: number): ShimState => ({
   queue: [],
   sight: undefined,
   ending: undefined,
+  death: why.dead,
   wasApproaching: false,
   usage: undefined,
   isUsageHigh: false,
@@ -113,13 +130,6 @@ export function stepShim(state: ShimState, happening: Happening, nowMs: number):
   step.take(happening);
   return { state: step.state, effects: step.effects };
 }
-
-const why = {
-  dead: "the agent has ended",
-  exhausted: "the agent's context is full",
-  ending: "the agent is being ended",
-  full: `${shimQueueMax} messages wait already`,
-} as const;
 
 /** One step while it is being made: the state so far, and the effects in order. */
 class Stepping {
@@ -137,6 +147,11 @@ class Stepping {
       case "started":
         this.#do({ kind: "set_timer", name: "startup", delayMs: shimStartupMsMax });
         this.#do({ kind: "set_timer", name: "stats", delayMs: shimStatsEveryMs });
+        return;
+      case "not_started":
+        this.#tell({ event: "Error", command: "startup", reason: happening.reason });
+        this.#set({ death: why.notStarted });
+        this.#goTo("dead", why.notStarted);
         return;
       case "command":
         this.#command(happening.peer, happening.command);
@@ -168,7 +183,10 @@ class Stepping {
         this.#timer(happening.name, happening.outputBytes);
         return;
       case "abandoned":
-        this.#kill();
+        this.#kill("anyway");
+        return;
+      case "not_ended":
+        this.#notEnded(happening.pids);
         return;
       case "ended":
         this.#ended(happening);
@@ -202,7 +220,7 @@ class Stepping {
         this.#shutdown(command.timeout_secs);
         return;
       case "Kill":
-        this.#kill();
+        this.#kill("with_agent");
         return;
     }
   }
@@ -213,14 +231,16 @@ class Stepping {
       this.#do({ kind: "resize", rows, cols });
       return;
     }
-    const reason = isTooLarge ? `a terminal has at most ${terminalSideMax} rows and columns here` : why.dead;
+    const reason = isTooLarge
+      ? `a terminal has at most ${terminalSideMax} rows and columns here`
+      : this.state.death;
     this.#do({ kind: "answer", peer, event: { event: "Error", command: "Resize", reason } });
   }
 
   #message(message: Message): void {
-    const { name, ending, queue } = this.state;
+    const { name, ending, death, queue } = this.state;
     if (name === "dead") {
-      this.#refuse(message, why.dead);
+      this.#refuse(message, death);
       return;
     }
     if (name === "context_exhausted") {
@@ -417,7 +437,7 @@ class Stepping {
           reason: `the agent showed no prompt within ${shimStartupMsMax / 1000} s; it is ended`,
         });
         this.#refuseQueue("the agent did not start");
-        this.#endAgent(false);
+        this.#endAgent("never");
         return;
       case "settled":
         if (this.state.name === "working" && this.state.sight === "idle") this.#settle();
@@ -426,7 +446,7 @@ class Stepping {
         this.#stats(outputBytes);
         return;
       case "shutdown":
-        if (this.state.ending?.by === "interrupt") this.#endAgent(true);
+        if (this.state.ending?.by === "interrupt") this.#endAgent("with_agent");
         return;
     }
   }
@@ -457,37 +477,50 @@ class Stepping {
   // ── The end ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   #shutdown(timeoutSecs: number): void {
+    const by = this.state.ending?.by;
+    this.#setEnding(by ?? "interrupt", "with_agent");
     if (this.state.name === "dead") {
-      this.#do({ kind: "leave" });
+      this.#leaveIfDone();
       return;
     }
-    const by = this.state.ending?.by;
-    this.#set({ ending: { by: by ?? "interrupt", leaves: true } });
     this.#refuseQueue(why.ending);
     // What is being ended already is not asked any more.
     if (by === "signal") return;
     if (by === undefined) this.#do({ kind: "interrupt" });
     if (timeoutSecs === 0) {
-      this.#endAgent(true);
+      this.#endAgent("with_agent");
       return;
     }
     this.#do({ kind: "set_timer", name: "shutdown", delayMs: timeoutSecs * 1000 });
   }
 
-  #kill(): void {
+  #kill(leaves: Ending["leaves"]): void {
     if (this.state.name === "dead") {
-      this.#do({ kind: "leave" });
+      this.#setEnding("signal", leaves);
+      this.#leaveIfDone();
       return;
     }
     this.#refuseQueue(why.ending);
-    this.#endAgent(true);
+    this.#endAgent(leaves);
   }
 
-  #endAgent(leaves: boolean): void {
-    const isEnding = this.state.ending?.by === "signal";
-    this.#set({ ending: { by: "signal", leaves: leaves || (this.state.ending?.leaves ?? false) } });
+  #endAgent(leaves: Ending["leaves"]): void {
+    this.#setEnding("signal", leaves);
     this.#do({ kind: "cancel_timer", name: "shutdown" });
-    if (!isEnding) this.#do({ kind: "end_agent" });
+    this.#do({ kind: "end_agent" });
+  }
+
+  /** What was promised before holds on. */
+  #setEnding(by: Ending["by"], leaves: Ending["leaves"]): void {
+    const before = this.state.ending?.leaves ?? "never";
+    const isMore = leavings.indexOf(leaves) > leavings.indexOf(before);
+    this.#set({ ending: { by, leaves: isMore ? leaves : before } });
+  }
+
+  #notEnded(pids: readonly number[]): void {
+    const message = `these processes of the agent could not be ended: ${pids.join(", ")}`;
+    this.#tell({ event: "Warning", message, idle_secs: null });
+    if (this.state.ending?.leaves === "anyway") this.#do({ kind: "leave" });
   }
 
   #ended({ code, signal, lastLines }: Extract<Happening, { kind: "ended" }>): void {
@@ -507,7 +540,8 @@ class Stepping {
 
   #leaveIfDone(): void {
     const { name, isCollecting, ending } = this.state;
-    if (name === "dead" && !isCollecting && ending?.leaves) this.#do({ kind: "leave" });
+    const leaves = ending?.leaves ?? "never";
+    if (name === "dead" && !isCollecting && leaves !== "never") this.#do({ kind: "leave" });
   }
 
   // ── Bookkeeping ─────────────────────────────────────────────────────────────────────────────────────────────────────

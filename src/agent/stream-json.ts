@@ -3,8 +3,8 @@
  * that nothing has to be guessed: a turn ends with its result, the answer is exact, tokens are counted. It has no terminal.
  * Permission to use a tool is given only for tools that the user has listed; for any other it is refused, and people are told.
  */
-import { statSync } from "node:fs";
 import { LineReader, type ReadLine } from "~/agent/lines";
+import { cannotStart, checkDirectory } from "~/agent/program";
 import type { Capture, Runtime, RuntimeEvents, Sight } from "~/agent/runtime";
 import { type ModelLimit, noModel, TokenCount } from "~/agent/tokens";
 import { Transcript } from "~/agent/transcript";
@@ -53,11 +53,7 @@ type AgentProcess = Bun.Subprocess<"pipe", "pipe", "pipe">;
 
 function spawnAgent({ command, cwd, env }: StreamJsonOptions): AgentProcess {
   const [program = ""] = command;
-  if (!isDirectory(cwd)) {
-    throw new MeshError("agent_failed", `there is no directory ${cwd}`, {
-      hint: "Choose another with --cwd.",
-    });
-  }
+  checkDirectory(cwd);
   try {
     // A process group and session of its own, as with a terminal: it and its tools can be ended together.
     return Bun.spawn([...command], {
@@ -69,18 +65,7 @@ function spawnAgent({ command, cwd, env }: StreamJsonOptions): AgentProcess {
       detached: true,
     });
   } catch (error) {
-    throw new MeshError("agent_failed", `${program} cannot be started: ${messageOf(error)}`, {
-      hint: "Is it installed, and on the PATH?",
-      cause: error,
-    });
-  }
-}
-
-function isDirectory(path: string): boolean {
-  try {
-    return statSync(path).isDirectory();
-  } catch {
-    return false; // Whatever the reason, nothing can be started there.
+    throw cannotStart(program, error);
   }
 }
 
@@ -151,18 +136,32 @@ class StreamJsonRuntime implements Runtime {
     // What has no terminal has no size.
   }
 
+  hold(): void {
+    // What it says is needed for more than to be shown, and is not much.
+  }
+
   type(): boolean {
     return false;
   }
 
-  /** Asks it to stop what it is doing. When it is doing nothing, or was asked before in this turn, SIGINT, as Ctrl-C would. */
+  whenRead(): undefined {
+    return undefined;
+  }
+
+  /** Asks it to stop what it is doing. When it is doing nothing, or was asked before in this turn, to end. */
   interrupt(): void {
     if (this.#hasEnded) return;
-    if (this.#isWorking && !this.#turn.isInterrupted) {
-      this.#turn.isInterrupted = true;
-      this.#send(encodeControlRequest(this.#nextRequest(), "interrupt"));
+    if (!this.#isWorking || this.#turn.isInterrupted) {
+      this.askToEnd();
       return;
     }
+    this.#turn.isInterrupted = true;
+    this.#send(encodeControlRequest(this.#nextRequest(), "interrupt"));
+  }
+
+  askToEnd(): void {
+    if (this.#hasEnded) return;
+    this.#turn.isInterrupted = true;
     try {
       process.kill(-this.#process.pid, "SIGINT");
     } catch (error) {
@@ -177,7 +176,7 @@ class StreamJsonRuntime implements Runtime {
 
   // ── Writing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Whole lines, one after the other. Rejects when it has gone or does not read. */
+  /** Whole lines, one after the other. Rejects when it has gone: one that does not read may still do so at any time. */
   #write(line: string): Promise<void> {
     const written = this.#writing.then(() => this.#writeNow(line));
     this.#writing = written.catch(isGone);
@@ -185,17 +184,22 @@ class StreamJsonRuntime implements Runtime {
   }
 
   async #writeNow(line: string): Promise<void> {
-    const late = Promise.withResolvers<never>();
-    const timer = this.#options.clock.after(agentReadMsMax, () => {
-      late.reject(new MeshError("timed_out", `the agent did not read it within ${agentReadMsMax / 1000} s`));
+    const { clock, events } = this.#options;
+    const timer = clock.after(agentReadMsMax, () => {
+      events.warning(
+        `the agent has not read what it was sent for ${agentReadMsMax / 1000} s; it is waited for`,
+      );
     });
-    const { stdin } = this.#process;
+    const { stdin, exited } = this.#process;
+    const gone = exited.then(() => {
+      throw new Error("the agent has ended");
+    });
+    gone.catch(isGone);
     try {
-      if (this.#hasEnded) throw new Error("the agent has ended");
-      // Both are refused when the pipe breaks.
-      await Promise.race([Promise.all([stdin.write(line), stdin.flush()]), late.promise]);
+      if (this.#hasEnded) await gone;
+      // Both are refused when the pipe breaks, which it does not while something that the agent started holds it.
+      await Promise.race([Promise.all([stdin.write(line), stdin.flush()]), gone]);
     } catch (error) {
-      if (error instanceof MeshError) throw error;
       throw new MeshError("agent_failed", `it cannot be written to: ${messageOf(error)}`, { cause: error });
     } finally {
       timer.cancel();
@@ -337,8 +341,11 @@ class StreamJsonRuntime implements Runtime {
     }
   }
 
-  #told({ subtype, model, message, content }: AgentLineOf<"system">): void {
+  #told({ subtype, model, message, content, tool_name: tool = "a tool" }: AgentLineOf<"system">): void {
     if (subtype === "init" && model !== undefined) this.#tokens.started(model);
+    // By itself, without having asked.
+    if (subtype === "permission_denied")
+      this.#options.events.warning(`the agent was denied ${tool}: ${excerpt(message ?? "no reason given")}`);
     for (const text of [message, content]) {
       if (text === undefined || text === "") continue;
       this.#transcript.add(text);
@@ -472,9 +479,9 @@ const mentions = (text: string, phrases: readonly string[]): boolean => {
 
 const excerptCharsMax = 200;
 
-/** What a tool was to be used for, as far as it is of use to a person. */
-function excerpt(input: Readonly<Record<string, unknown>>): string {
-  const text = JSON.stringify(input);
+/** What a tool was to be used for, or why it was not, as far as it is of use to a person. */
+function excerpt(input: string | Readonly<Record<string, unknown>>): string {
+  const text = typeof input === "string" ? input : JSON.stringify(input);
   return text.length <= excerptCharsMax ? text : `${text.slice(0, excerptCharsMax)}…`;
 }
 

@@ -2,8 +2,7 @@
  * On Linux, a process can have all orphans among its descendants become its own children (prctl(2), PR_SET_CHILD_SUBREAPER), so that
  * none gets out of sight. It must then also collect what they leave when they end. Bun has no call for either; libc has.
  */
-import { dlopen } from "bun:ffi";
-import { messageOf } from "~/errors";
+import { openLibc } from "~/agent/libc";
 
 export interface Subreaper {
   /** Collects a child that has ended and that nobody else waits for. Harmless when it goes on. */
@@ -13,26 +12,14 @@ export interface Subreaper {
 const setChildSubreaper = 36;
 const noHang = 1;
 
-/** The C library's file, first that of glibc, then that of musl. */
-const libraries = ["libc.so.6", `libc.musl-${process.arch === "arm64" ? "aarch64" : "x86_64"}.so.1`];
-
 /** From now on until this process ends. A text says why it cannot be had. */
 export function becomeSubreaper(): Subreaper | { unavailable: string } {
   if (process.platform !== "linux") return { unavailable: `${process.platform} has nothing of the kind` };
-  const failures: string[] = [];
-  for (const library of libraries) {
-    try {
-      const { symbols } = dlopen(library, {
-        prctl: { args: ["i32", "u64", "u64", "u64", "u64"], returns: "i32" },
-        waitpid: { args: ["i32", "ptr", "i32"], returns: "i32" },
-      });
-      if (symbols.prctl(setChildSubreaper, 1n, 0n, 0n, 0n) !== 0) {
-        return { unavailable: "the kernel refuses it" };
-      }
-      return { collect: (pid) => void symbols.waitpid(pid, null, noHang) };
-    } catch (error) {
-      failures.push(messageOf(error));
-    }
-  }
-  return { unavailable: failures.join("; ") };
+  const libc = openLibc({
+    prctl: { args: ["i32", "u64", "u64", "u64", "u64"], returns: "i32" },
+    waitpid: { args: ["i32", "ptr", "i32"], returns: "i32" },
+  });
+  if ("unavailable" in libc) return libc;
+  if (libc.prctl(setChildSubreaper, 1n, 0n, 0n, 0n) !== 0) return { unavailable: "the kernel refuses it" };
+  return { collect: (pid) => void libc.waitpid(pid, null, noHang) };
 }

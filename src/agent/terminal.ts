@@ -5,12 +5,14 @@
 import { writeSync } from "node:fs";
 import { connectionFailure } from "~/agent/client";
 import { type DetachKey, DetachKeyFinder } from "~/agent/detach-key";
+import { Printer } from "~/agent/printer";
 import { TerminalModes } from "~/agent/terminal-modes";
 import { openTty, type Tty } from "~/agent/tty";
+import { pause, systemClock } from "~/clock";
 import { MeshError } from "~/errors";
 import { encodeBytes, encodeTerminalWord, readShimFrame, type TerminalWord } from "~/wire/attachment";
 import { FrameDecoder } from "~/wire/frame";
-import { attachmentFrameBytesMax } from "~/wire/limits";
+import { attachmentFrameBytesMax, terminalSideMax } from "~/wire/limits";
 
 export type AttachmentEnd =
   /** The agent's process has ended. */
@@ -34,12 +36,20 @@ export interface TerminalOptions {
   signal: AbortSignal;
 }
 
+/** Where so much waits for the terminal, the shim keeps the rest, until no more than the other is left. */
+const [waitingBytesHigh, waitingBytesLow] = [64 * 1024, 16 * 1024];
+/** Who is told to end does not wait longer than this for a terminal that takes nothing. */
+const undoMsMax = 500;
+
+/** On the terminal's own stack (XTWINOPS of xterm's ctlseqs). */
+const [keepTitle, restoreTitle] = ["\x1b[22;2t", "\x1b[23;2t"];
+
 /** Where the size of a terminal is not known. */
 const sizeDefault = { rows: 24, cols: 80 };
 
 export const sizeOf = ({ rows, columns }: NodeJS.WriteStream): { rows: number; cols: number } => ({
-  rows: rows || sizeDefault.rows,
-  cols: columns || sizeDefault.cols,
+  rows: Math.min(rows || sizeDefault.rows, terminalSideMax),
+  cols: Math.min(columns || sizeDefault.cols, terminalSideMax),
 });
 
 /** Throws `no_such_agent`, `not_a_terminal`, `limit_reached`, and `answer_lost` when the shim is gone without a word. */
@@ -70,12 +80,14 @@ class AttachedTerminal {
   readonly #tty: Tty;
   readonly #modes = new TerminalModes();
   readonly #keys: DetachKeyFinder;
+  readonly #printer: Printer;
   readonly #decoder = new FrameDecoder(attachmentFrameBytesMax);
   readonly #end = Promise.withResolvers<AttachmentEnd>();
   #connection: Connection | undefined;
   #outgoing: Uint8Array[] = [];
   #isShown = false;
-  #isUndone = false;
+  /** To be printed when the modes are as they were. */
+  #afterwards = "";
   /** The detach key was pressed, and the shim is to know before we leave. */
   #isDetaching = false;
   #isOver = false;
@@ -84,6 +96,14 @@ class AttachedTerminal {
     this.#options = options;
     this.#tty = tty;
     this.#keys = new DetachKeyFinder(options.detachKey);
+    this.#printer = new Printer({
+      fd: options.output.fd,
+      clock: systemClock,
+      printed: (waitingBytes) => {
+        if (waitingBytes <= waitingBytesLow) this.#connection?.resume();
+      },
+      failed: () => this.#finish({ kind: "hung_up" }),
+    });
   }
 
   async run(): Promise<AttachmentEnd> {
@@ -91,18 +111,27 @@ class AttachedTerminal {
     const hungUp = (): void => this.#finish({ kind: "hung_up" });
     const typed = (bytes: Uint8Array): void => this.#typed(bytes);
     const resized = (): void => this.#say({ do: "resize", ...sizeOf(output) });
-    const stopped = (): void => this.#stop();
+    const stopped = (): void => void this.#stop();
     const continued = (): void => this.#continue();
     try {
       this.#connection = await this.#connect(path);
-      if (signal.aborted) return { kind: "hung_up" };
+      const attach = (): void => this.#say({ do: "attach", ...sizeOf(output), owner: isOwner });
+      if (signal.aborted) {
+        // It was started for us, and ends when we come and go.
+        if (isOwner) attach();
+        return { kind: "hung_up" };
+      }
       signal.addEventListener("abort", hungUp);
       this.#show();
       input.on("data", typed).on("end", hungUp).on("close", hungUp).on("error", hungUp).resume();
       output.on("resize", resized).on("error", hungUp);
       process.on("SIGTSTP", stopped).on("SIGCONT", continued);
-      this.#say({ do: "attach", ...sizeOf(output), owner: isOwner });
-      return await this.#end.promise;
+      attach();
+      const end = await this.#end.promise;
+      if (end.kind === "hung_up") this.#printer.forget();
+      // An agent that goes on may have shown something below the cursor, where the shell is about to write.
+      if (end.kind === "detached" && !this.#modes.isAlternate) this.#afterwards = "\r\n\x1b[J";
+      return end;
     } finally {
       this.#isOver = true;
       signal.removeEventListener("abort", hungUp);
@@ -110,15 +139,26 @@ class AttachedTerminal {
       output.off("resize", resized).off("error", hungUp);
       process.off("SIGTSTP", stopped).off("SIGCONT", continued);
       this.#connection?.end();
+      await this.#giveBack(signal.aborted ? undoMsMax : undefined);
     }
   }
 
-  /** The terminal as it was: at once, since the process may be about to end. */
+  /** The terminal as it was, when it has shown everything, or at once when that takes too long. */
+  async #giveBack(msMax?: number): Promise<void> {
+    if (!this.#isShown) return;
+    this.#printer.print(this.#undone() + this.#afterwards);
+    const done = this.#printer.done();
+    await (msMax === undefined ? done : Promise.race([done, pause(systemClock, msMax, never)]));
+    this.#isShown = false;
+    this.#tty.restore();
+  }
+
+  /** The same for a process that ends unexpectedly, now or never. */
   putBack(): void {
     if (!this.#isShown) return;
     this.#isShown = false;
     try {
-      if (!this.#isUndone) writeSync(this.#options.output.fd, this.#modes.undo());
+      writeSync(this.#options.output.fd, this.#undone());
     } catch {
       // The terminal is gone, and its modes with it.
     }
@@ -154,7 +194,11 @@ class AttachedTerminal {
         const { exit_code: code, signal } = frame.word;
         this.#finish({ kind: "ended", code, signal });
       } else if (frame.kind === "word" && frame.word.is === "refused") {
-        this.#end.reject(new MeshError("limit_reached", frame.word.reason));
+        this.#end.reject(
+          new MeshError("limit_reached", frame.word.reason, {
+            hint: "Detach in one of them, or close its window.",
+          }),
+        );
       }
     }
   }
@@ -205,11 +249,9 @@ class AttachedTerminal {
 
   /** As fast as the terminal takes it: what it does not take stays with the shim, which knows what to leave out. */
   #print(bytes: Uint8Array): void {
-    const { output } = this.#options;
     this.#modes.feed(bytes);
-    if (output.write(bytes)) return;
-    this.#connection?.pause();
-    output.once("drain", () => this.#connection?.resume());
+    this.#printer.print(bytes);
+    if (this.#printer.waitingBytes > waitingBytesHigh) this.#connection?.pause();
   }
 
   /** What stands on the terminal scrolls away, so that row for row it is the agent's. */
@@ -217,36 +259,34 @@ class AttachedTerminal {
     this.#tty.makeRaw();
     this.#isShown = true;
     const { rows } = sizeOf(this.#options.output);
-    this.#options.output.write(`${"\r\n".repeat(rows)}\x1b[H`);
+    this.#printer.print(`${keepTitle}${"\r\n".repeat(rows)}\x1b[H`);
   }
 
-  #stop(): void {
-    this.putBack();
+  #undone(): string {
+    return this.#modes.undo() + restoreTitle;
+  }
+
+  /** What is not shown now is not needed: the screen is painted anew afterwards. */
+  async #stop(): Promise<void> {
+    this.#connection?.pause();
+    this.#printer.forget();
+    await this.#giveBack(undoMsMax);
     process.kill(process.pid, "SIGSTOP");
   }
 
   #continue(): void {
     if (this.#isOver) return;
-    this.#tty.makeRaw();
-    this.#isShown = true;
-    this.#isUndone = false;
+    this.#show();
+    this.#connection?.resume();
     this.#say({ do: "resize", ...sizeOf(this.#options.output) });
     this.#say({ do: "repaint" });
   }
 
-  /** Once. Everything printed is shown first, and the modes are put back after it. */
+  /** Once. */
   #finish(end: AttachmentEnd): void {
-    if (this.#isOver && end.kind !== "hung_up") return;
     this.#isOver = true;
-    if (end.kind === "hung_up") {
-      this.#end.resolve(end);
-      return;
-    }
-    // An agent that goes on may have shown something below the cursor, where the shell is about to write.
-    const below = end.kind === "detached" && !this.#modes.isAlternate ? "\r\n\x1b[J" : "";
-    this.#options.output.write(this.#modes.undo() + below, () => {
-      this.#isUndone = true;
-      this.#end.resolve(end);
-    });
+    this.#end.resolve(end);
   }
 }
+
+const never = new AbortController().signal;

@@ -14,8 +14,8 @@ export interface Tty {
 
 /** Larger than any `struct termios` (60 bytes on Linux, 72 on macOS). */
 const termiosBytes = 256;
-/** TCSADRAIN of termios.h, the same on Linux and macOS: after what was written has been shown. */
-const afterOutput = 1;
+/** TCSANOW of termios.h, the same on Linux and macOS. To wait until what was written is shown could take for ever. */
+const atOnce = 0;
 
 const libraries =
   process.platform === "darwin"
@@ -43,12 +43,12 @@ export function openTty(fd: number): Tty {
   return {
     makeRaw() {
       isRaw = true;
-      tcsetattr(fd, afterOutput, addressOf(raw));
+      tcsetattr(fd, atOnce, addressOf(raw));
     },
     restore() {
       if (!isRaw) return;
       isRaw = false;
-      tcsetattr(fd, afterOutput, addressOf(before));
+      tcsetattr(fd, atOnce, addressOf(before));
     },
   };
 }

@@ -27,6 +27,10 @@ export const shim = defineCommand({
       type: "boolean",
       description: "with --socket: go on when nobody is connected; terminals attach at PATH.tty",
     },
+    owned: {
+      type: "boolean",
+      description: "with --detached: a terminal attaches at once, and the agent ends with it (agent run)",
+    },
     profile: {
       type: "string",
       valueHint: "P",
@@ -80,19 +84,23 @@ export const shim = defineCommand({
     "claudemesh shim --fd 3 --cwd ~/project -- bash",
   ],
   async run(args, host) {
-    const { fd, socket, detached } = args;
+    const { fd, socket, detached, owned } = args;
     if ((fd === undefined) === (socket === undefined)) {
       throw usageError("one of --fd and --socket is needed", "The shim is driven over it.");
     }
     if (detached && socket === undefined) {
       throw usageError("--detached needs --socket", "Nobody could come back to an inherited connection.");
     }
+    if (owned && !detached)
+      throw usageError("--owned needs --detached", "Terminals attach to no other shim.");
     const { runShim } = await import("~/agent/run");
     const path = socket === undefined ? undefined : resolve(socket);
     await runShim(
       {
         way:
-          path === undefined ? { kind: "fd", fd: fd ?? 0 } : { kind: "socket", path, isDetached: detached },
+          path === undefined
+            ? { kind: "fd", fd: fd ?? 0 }
+            : { kind: "socket", path, isDetached: detached, isOwned: owned },
         command: args.command,
         profile: args.profile,
         runtime: args.runtime,

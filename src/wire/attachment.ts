@@ -19,11 +19,20 @@ const TerminalWord = v.variant("do", [
   v.object({ do: v.literal("repaint") }),
   v.object({ do: v.literal("detach") }),
   v.object({ do: v.literal("describe") }),
+  /**
+   * After the answer the connection speaks the shim's vocabulary (wire/shim.ts), for somebody who passes by: what happens is told, and
+   * kept all the same for the orchestrator that comes next.
+   */
+  v.object({ do: v.literal("drive") }),
 ]);
 export type TerminalWord = v.InferOutput<typeof TerminalWord>;
 
 export const runtimeNames = ["pty", "stream-json"] as const;
 export type RuntimeName = (typeof runtimeNames)[number];
+
+/** One of the two is null. */
+const AgentExit = v.object({ code: v.nullable(v.number()), signal: v.nullable(v.string()) });
+export type AgentExit = v.InferOutput<typeof AgentExit>;
 
 const AgentDescription = v.object({
   profile: v.string(),
@@ -38,6 +47,8 @@ const AgentDescription = v.object({
   log: v.nullable(v.string()),
   /** How many terminals are attached. */
   terminals: v.pipe(v.number(), v.integer(), v.minValue(0)),
+  /** How the agent has ended, if it has. */
+  exit: v.nullable(AgentExit),
 });
 export type AgentDescription = v.InferOutput<typeof AgentDescription>;
 
@@ -46,6 +57,10 @@ const ShimWord = v.variant("is", [
   v.object({ is: v.literal("description"), description: AgentDescription }),
   /** The screen as it is now follows as output. */
   v.object({ is: v.literal("attached") }),
+  /** The agent does not read what is typed, and so it is not taken at the moment. */
+  v.object({ is: v.literal("waiting") }),
+  /** To `drive`: no more words come after it. */
+  v.object({ is: v.literal("driving") }),
   v.object({ is: v.literal("refused"), reason: v.string() }),
   /** The last word: no output comes after it. One of the two is null. */
   v.object({ is: v.literal("ended"), exit_code: v.nullable(v.number()), signal: v.nullable(v.string()) }),

@@ -293,7 +293,8 @@ export const terminalWaitingBytesHigh = 512 * 1024;
 export const terminalWaitingBytesLow = 128 * 1024;
 /** Where the terminal cannot be stopped: taken in at once, whatever else waits. */
 export const terminalWaitingBytesMax = 8 * 1024 * 1024;
-/** Keys of a person that wait for an agent to read them; more are dropped. */
+/** Keys of a person that wait for an agent to read them; beyond the first no more are taken, and beyond the second they are dropped. */
+export const typedBytesHigh = 64 * 1024;
 export const typedBytesMax = 1024 * 1024;
 /** Of a line, where the terminal gives an agent whole lines: MAX_CANON, and on Linux what it keeps, without the newline. */
 export const terminalLineBytesMax = { linux: 4095, darwin: 1023 } as const;
@@ -316,6 +317,8 @@ export const submitsMax = 6;
 /** How long one start-up dialog is left alone after it was answered. */
 export const dialogPauseMs = 1_000;
 export const dialogAnswersMax = 16;
+/** How often an agent is looked at that asks what a person has to answer, whether it still does. */
+export const questionLookMs = 10_000;
 /** Between two Ctrl-Cs for an agent that wants several: it forgets the first one after less than a second. */
 export const interruptPauseMs = 400;
 /** After the agent's end: how long what it wrote may take to arrive where something still holds its terminal. */
@@ -343,6 +346,8 @@ export const attachmentBacklogBytesMax = 1024 * 1024;
 export const attachmentBacklogBytesHigh = 512 * 1024;
 export const attachmentBacklogBytesLow = 128 * 1024;
 export const attachmentHoldMsMax = 500;
+/** How often it is looked whether a terminal whose keys have to wait is still there. */
+export const terminalLookEveryMs = 1_000;
 /** How long an agent of this host may be kept from being started or stopped by somebody who is at it. */
 export const agentLockMsMax = 5_000;
 /** How often it is looked whether an agent is there already, or gone. */

@@ -6,7 +6,7 @@
 import * as v from "valibot";
 import { jsonFault } from "~/wire/fault";
 import { encodeFrame } from "~/wire/frame";
-import { shimFrameBytesMax } from "~/wire/limits";
+import { shimFrameBytesMax, shimMessageIdCharsMax } from "~/wire/limits";
 import { explainIssues } from "~/wire/text";
 
 const Whole = (max: number) => v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(max));
@@ -19,6 +19,8 @@ const Percent = Whole(0xff);
 /** A terminal without rows or columns shows nothing. */
 const Side = v.pipe(U16, v.minValue(1));
 const Text = v.string();
+/** It comes back in events that may hold much else, and has to be whole there. */
+const MessageId = v.pipe(Text, v.maxLength(shimMessageIdCharsMax));
 
 // ── Commands ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -37,7 +39,7 @@ export const ShimCommand = v.variant("cmd", [
     cmd: v.literal("SendMessage"),
     from: Text,
     body: Text,
-    message_id: v.exactOptional(Text),
+    message_id: v.exactOptional(MessageId),
   }),
   v.object({ cmd: v.literal("CaptureScreen"), last_n_lines: v.exactOptional(v.nullable(U32), null) }),
   plain("GetState"),
@@ -128,30 +130,40 @@ const jsonBytes = (value: unknown): number => Buffer.byteLength(jsonOf(value));
 
 function fitted(event: ShimEvent): Record<string, unknown> {
   const fields: Record<string, unknown> = { ...event };
+  let excess = jsonBytes(fields) - shimFrameBytesMax;
   const texts = Object.entries(fields)
     .filter((entry): entry is [name: string, text: string] => typeof entry[1] === "string")
-    .sort(([, a], [, b]) => jsonBytes(b) - jsonBytes(a));
-  for (const [name, text] of texts) {
-    const excess = jsonBytes(fields) - shimFrameBytesMax;
+    .map(([name, text]) => ({ name, text, bytes: jsonBytes(text) }))
+    .sort((a, b) => b.bytes - a.bytes);
+  for (const { name, text, bytes } of texts) {
     if (excess <= 0) break;
-    fields[name] = withoutMiddle(text, jsonBytes(text) - excess);
+    const shorter = withoutMiddle(text, bytes - excess);
+    fields[name] = shorter;
+    excess -= bytes - jsonBytes(shorter);
   }
   return fields;
 }
 
-/** As much of the beginning and the end, in equal parts, as makes at most `bytesMax` of JSON. */
+/**
+ * As much of the beginning and the end, in equal parts, as makes at most `bytesMax` of JSON. What is known to fit is not measured again:
+ * texts are long here, and others wait meanwhile.
+ */
 function withoutMiddle(text: string, bytesMax: number): string {
-  const keeping = (half: number): string => {
-    const notice = `\n[… ${text.length - 2 * half} characters left out …]\n`;
-    return text.slice(0, half) + notice + text.slice(text.length - half);
-  };
-  let [low, high] = [0, Math.floor(text.length / 2)];
+  const { length } = text;
+  const notice = (left: number): string => `\n[… ${left} characters left out …]\n`;
+  const quotesBytes = 2;
+  let fittedBytes = jsonBytes(notice(length));
+  let [low, high] = [0, Math.floor(length / 2)];
   while (low < high) {
     const half = Math.ceil((low + high) / 2);
-    if (jsonBytes(keeping(half)) <= bytesMax) low = half;
-    else high = half - 1;
+    const moreBytes =
+      jsonBytes(text.slice(low, half)) + jsonBytes(text.slice(length - half, length - low)) - 2 * quotesBytes;
+    if (fittedBytes + moreBytes <= bytesMax) {
+      low = half;
+      fittedBytes += moreBytes;
+    } else high = half - 1;
   }
-  return keeping(low);
+  return text.slice(0, low) + notice(length - 2 * low) + text.slice(length - low);
 }
 
 // ── Decoding ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -176,12 +188,17 @@ function parsePayload<Output>(
   key: "cmd" | "event",
   payload: Uint8Array,
 ): Parsed<Output> {
+  let text: string;
+  try {
+    text = utf8.decode(payload);
+  } catch {
+    return { ok: false, name: undefined, reason: "not valid UTF-8" };
+  }
   let value: unknown;
   try {
-    value = JSON.parse(utf8.decode(payload));
+    value = JSON.parse(text);
   } catch (error) {
-    const reason = error instanceof SyntaxError ? `not JSON: ${jsonFault(error)}` : "not valid UTF-8";
-    return { ok: false, name: undefined, reason };
+    return { ok: false, name: undefined, reason: `not JSON: ${jsonFault(error)}` };
   }
   const named = v.safeParse(v.looseObject({ [key]: v.string() }), value);
   if (!named.success) return { ok: false, name: undefined, reason: `an object with "${key}" expected` };

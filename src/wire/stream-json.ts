@@ -45,6 +45,7 @@ const AgentLine = v.variant("type", [
     model: optional(Text),
     message: optional(Text),
     content: optional(Text),
+    tool_name: optional(Text),
   }),
   v.object({
     type: v.literal("assistant"),

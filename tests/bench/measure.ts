@@ -1,6 +1,5 @@
 /** Figures: how they are summed up and printed, and the reference that everything durable is measured against. */
 import { Database } from "bun:sqlite";
-import { existsSync } from "node:fs";
 
 export interface Latencies {
   p50Ms: number;
@@ -42,11 +41,4 @@ export function table(title: string, rows: [what: string, callers: number, figur
       `  ${what.padEnd(34)} ${String(callers).padStart(3)} at once   p50 ${p50Ms.toFixed(3).padStart(7)} ms   p99 ${p99Ms.toFixed(3).padStart(7)} ms   ${String(Math.round(perSecond)).padStart(6)} / s`,
   );
   return [title, ...lines].join("\n");
-}
-
-/** Not a number where GNU time is not installed. */
-export function peakMiB(command: readonly string[], env: Record<string, string>): number {
-  if (!existsSync("/usr/bin/time")) return Number.NaN;
-  const { stderr } = Bun.spawnSync(["/usr/bin/time", "-f", "peak %M", ...command], { env });
-  return Number(/^peak (\d+)$/m.exec(stderr.toString())?.[1]) / 1024;
 }

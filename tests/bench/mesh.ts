@@ -5,9 +5,7 @@ import * as v from "valibot";
 import { HealthReply, SentMessage } from "~/wire/ipc";
 import { callers, httpCaller } from "./load";
 import { type Latencies, summary } from "./measure";
-
-/** The compiled binary: `bun run build` comes first. */
-const command = [process.env.CLAUDEMESH_BIN ?? join(import.meta.dir, "../../dist/claudemesh")];
+import { command } from "./process";
 
 export interface Host {
   command: readonly string[];

@@ -3,10 +3,11 @@
  * has a terminal window with a shell in it, in which the commands are typed.
  */
 import { beforeEach, describe, expect, test } from "bun:test";
-import { existsSync, readdirSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { cleanup } from "../support/cleanup";
-import { type CliResult, command, root, runCli } from "../support/cli";
+import { type CliResult, command, root, runCli, spawnCli } from "../support/cli";
+import { connectTo } from "../support/shim-driver";
 import { tempDir } from "../support/temp-dir";
 import { openTerminal, type TestTerminal } from "../support/terminal";
 import { waitFor } from "../support/wait-for";
@@ -18,8 +19,11 @@ const quoted = (words: readonly string[]): string =>
 const innerShell = ["env", "PS1=in> ", "bash", "--norc", "--noprofile"];
 
 let env: Record<string, string>;
+/** Where windows open. */
+let cwd: string;
 
 beforeEach(() => {
+  cwd = tempDir();
   const home = tempDir();
   env = { HOME: home, PS1: "out> ", CLAUDEMESH_CONFIG_DIR: join(home, "cm") };
   cleanup(async () => {
@@ -38,6 +42,8 @@ interface Listed {
     shim_pid: number;
     terminals: number;
     profile: string;
+    exit_code: number | null;
+    signal: string | null;
   }[];
 }
 const listed = (result: CliResult): Listed => result.json() as Listed;
@@ -46,7 +52,7 @@ const agentNamed = async (name: string) =>
 
 /** A window with a shell that waits. */
 async function openWindow(): Promise<TestTerminal> {
-  const window = openTerminal(["bash", "--norc", "--noprofile"], { env, cwd: tempDir() });
+  const window = openTerminal(["bash", "--norc", "--noprofile"], { env, cwd });
   await window.shows(/^out>$/m);
   return window;
 }
@@ -82,6 +88,20 @@ describe("an agent in this terminal", () => {
     window.type("exit 7\n");
     await window.shows(/status=7\nout>$/);
     expect(listed(await cli("agent", "list", "--json"))).toEqual({ agents: [] });
+  });
+
+  test("runs in a window of any size", async () => {
+    for (const [rows, cols] of [
+      [2, 1500],
+      [1, 1],
+    ] as const) {
+      const window = await openWindow();
+      window.resize(rows, cols);
+      const file = join(cwd, `size${rows}`);
+      typeCommand(window, "agent", "run", `x${rows}`, "--", "sh", "-c", `stty size >new; mv new ${file}`);
+      await waitFor(() => existsSync(file), { what: "the agent to have run" });
+      expect(readFileSync(file, "utf8")).toBe(`${rows} ${Math.min(cols, 1000)}\n`);
+    }
   });
 
   test("paints in colours, and everything that it printed is there", async () => {
@@ -120,6 +140,15 @@ describe("an agent in this terminal", () => {
     const window = await withAgent();
     window.type("kill -9 $$\n");
     await window.shows(/status=137\nout>$/);
+  });
+
+  test("is shown everything that it sends, from the first byte on", async () => {
+    const window = await withAgent([
+      "printf",
+      "\\033]2;early\\007\\033]8;;http://a.b/\\007link\\033]8;;\\007",
+    ]);
+    await window.shows(/link(\n.*)?status=0\nout>$/);
+    expect(window.printed()).toContain("\x1b]2;early\x07\x1b]8;;http://a.b/\x07link\x1b]8;;\x07");
   });
 
   test("that ends at once has been seen all the same", async () => {
@@ -183,6 +212,19 @@ describe("an agent in this terminal", () => {
     });
   });
 
+  test("does not stay behind when it is interrupted while it starts", async () => {
+    const window = await openWindow();
+    for (const delay of ["0.01", "0.02", "0.03", "0.04", "0.06", "0.1"]) {
+      const run = quoted([...command, "agent", "run", `x${delay.slice(2)}`, "--", ...innerShell]);
+      window.type(`clear; timeout --foreground -s INT ${delay} ${run}; echo "after ${delay}: $?"\n`);
+      await window.shows(new RegExp(`after ${delay}: 124\nout>$`));
+    }
+    await waitFor(async () => listed(await cli("agent", "list", "--json")).agents.length === 0, {
+      what: "all of them to end",
+      timeoutMs: 5_000,
+    });
+  });
+
   test("is stopped with its terminal by a job-control signal, and comes back with it", async () => {
     const window = await withAgent();
     const runner = await foreground(window, (await agentNamed("x"))?.shim_pid ?? 0);
@@ -196,6 +238,18 @@ describe("an agent in this terminal", () => {
     await window.shows(/\nback\nin>$/);
   });
 });
+
+/** Whether it has used no time of the processor for a while. */
+function isAtRest(pid: number): () => boolean {
+  let [used, looks] = ["", 0];
+  return () => {
+    const fields = readFileSync(`/proc/${pid}/stat`, "latin1").split(" ");
+    const now = fields.slice(13, 15).join(" ");
+    looks = now === used ? looks + 1 : 0;
+    used = now;
+    return looks > 20;
+  };
+}
 
 /** The process that shows the agent: what the window's shell has started and is no shim. */
 async function foreground(window: TestTerminal, shimPid: number): Promise<number> {
@@ -239,6 +293,76 @@ describe("from another terminal", () => {
     await window.shows(/status=\d+\nout>$/);
     expect((await cli("agent", "list")).stdout).toBe("");
     expect((await cli("agent", "logs", "x")).stdout).toContain("said 42");
+  });
+
+  test("what it says is kept for its orchestrator, whoever else asks meanwhile", async () => {
+    await cli("agent", "run", "x", "--detached", "--", ...innerShell);
+    await waitFor(async () => (await agentNamed("x"))?.state === "idle", { what: "its prompt" });
+    expect((await cli("agent", "send", "x", "--wait", "echo kept")).stdout).toBe("kept\n");
+    await cli("agent", "capture", "x");
+    const driver = await connectTo(join(env.CLAUDEMESH_CONFIG_DIR ?? "", "daemon/agents/x.sock"));
+    await driver.next("Completion", ({ response }) => response === "kept");
+    expect(driver.events.map(({ event }) => event)).toEqual([
+      "StateChanged",
+      "Ready",
+      "MessageDelivered",
+      "StateChanged",
+      "StateChanged",
+      "Completion",
+    ]);
+  });
+
+  test("a shell at its prompt is stopped soon, as one that is at work, and one that is to end at once", async () => {
+    for (const [work, ...flags] of [[""], ["sleep 1000"], ["sleep 1000", "--timeout", "0"]]) {
+      await cli("agent", "run", "x", "--detached", "--", ...innerShell);
+      await waitFor(async () => (await agentNamed("x"))?.state === "idle", { what: "its prompt" });
+      if (work !== "") await cli("agent", "send", "x", work ?? "");
+      const began = performance.now();
+      expect((await cli("agent", "stop", "x", ...flags)).stdout).toBe("x has stopped\n");
+      expect(performance.now() - began).toBeLessThan(4_000);
+    }
+  });
+
+  test("one that has ended is listed with how, and so is its stop", async () => {
+    await cli("agent", "run", "x", "--detached", "--", "sh", "-c", "exit 7");
+    await waitFor(async () => (await agentNamed("x"))?.state === "dead", { what: "its death" });
+    expect(await agentNamed("x")).toMatchObject({ exit_code: 7, signal: null });
+    expect((await cli("agent", "list")).stdout).toMatch(/^x {2}generic {2}dead \(exit status 7\) {2}/);
+    const refused = await cli("agent", "send", "x", "hello");
+    expect([refused.exitCode, refused.stderr]).toEqual([1, expect.stringContaining("agent capture x")]);
+    expect((await cli("agent", "stop", "x", "--json")).json()).toMatchObject({
+      was_dead: true,
+      exit_code: 7,
+      signal: null,
+    });
+  });
+
+  test("one whose shim does not answer is listed so, and stopped all the same", async () => {
+    await cli("agent", "run", "x", "--detached", "--", ...innerShell);
+    const { pid = 0, shim_pid = 0 } = (await agentNamed("x")) ?? {};
+    process.kill(shim_pid, "SIGSTOP");
+    expect(await agentNamed("x")).toMatchObject({ state: "unresponsive", shim_pid });
+    const refused = await cli("agent", "capture", "x");
+    expect([refused.exitCode, refused.stderr]).toEqual([7, expect.stringContaining("agent stop x")]);
+    const stopped = await cli("agent", "stop", "x", "--json");
+    expect(stopped.json()).toMatchObject({ stopped: true, was_unresponsive: true });
+    await waitFor(() => !isAlive(pid) && !isAlive(shim_pid), { what: "their end" });
+    expect((await cli("agent", "run", "x", "--detached", "--", ...innerShell)).exitCode).toBe(0);
+  }, 40_000);
+
+  test("a text that cannot be sent is told with a way out, and waiting for one can be interrupted", async () => {
+    await cli("agent", "run", "x", "--detached", "--", ...innerShell);
+    const send = (stdin: string) => runCli(["agent", "send", "x", "-"], { env, stdin });
+    const refusals = [await send(""), await send("\n \n"), await send("x".repeat(1_048_500))];
+    for (const { exitCode, stderr } of refusals) {
+      expect(exitCode).toBe(2);
+      expect(stderr).toContain("\n  hint: ");
+    }
+    const late = await cli("agent", "send", "x", "sleep 1000", "--wait", "--timeout", "1");
+    expect([late.exitCode, late.stderr]).toEqual([7, expect.stringContaining("agent capture x")]);
+    const reading = spawnCli(["agent", "send", "x", "-"], { env });
+    await waitFor(isAtRest(reading.pid), { what: "it to read" });
+    expect((await reading.stop("SIGINT")).exitCode).toBe(130);
   });
 
   test("one that does not exist is not found, with what to type", async () => {
@@ -303,6 +427,12 @@ describe("the detach key", () => {
     ]);
     window.type("k");
     await window.shows(/^\n {2}painted\n\n {4}got k$/m);
+  });
+
+  test("is not needed where an agent would be shown in itself", async () => {
+    const window = await withAgent();
+    typeCommand(window, "agent", "attach", "x");
+    await window.shows(/own terminal[\s\S]*status=2\nin>$/);
   });
 
   test("can be another one, or none", async () => {
@@ -396,6 +526,10 @@ describe("starting", () => {
     const { shim_pid = 0, pid = 0 } = (await agentNamed("x")) ?? {};
     process.kill(shim_pid, "SIGKILL");
     await waitFor(() => !isAlive(shim_pid), { what: "its end" });
+    const asked = await cli("agent", "capture", "x");
+    expect([asked.exitCode, asked.stderr]).toEqual([5, expect.stringMatching(/killed[\s\S]*agent logs x/)]);
+    const other = await cli("agent", "capture", "y");
+    expect([other.exitCode, other.stderr]).toEqual([5, expect.not.stringContaining("There is x")]);
     expect(existsSync(join(env.CLAUDEMESH_CONFIG_DIR ?? "", "daemon/agents/x.sock"))).toBe(true);
     expect(listed(await cli("agent", "list", "--json")).agents).toEqual([]);
     const again = await cli("agent", "run", "x", "--detached", "--json", "--", ...innerShell);

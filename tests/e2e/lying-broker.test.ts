@@ -352,8 +352,9 @@ describe("members", () => {
     const command = /claudemesh (mesh trust \S+ --mesh \S+)/.exec(hint)?.[1]?.split(" ") ?? [];
     await bob.run(command);
     await waitFor(async () => (await bob.post("carol", "hi")).status === 202, { what: "the trust to count" });
-    const last = broker.heard("send").at(-1);
-    expect(last?.targetSpec).toBe(impostor.keys.publicKey);
+    await waitFor(() => broker.heard("send").at(-1)?.targetSpec === impostor.keys.publicKey, {
+      what: "the message to go to the new key",
+    });
   });
 
   test("a list that comes in pages is read to its end", async () => {

@@ -3,7 +3,7 @@
  * and with each of the fake agents. Every command is sent, and every event seen.
  */
 import { afterAll, describe, expect, test } from "bun:test";
-import { existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { command, root } from "../support/cli";
 import {
@@ -297,7 +297,7 @@ describe("what goes wrong", () => {
   test("a message of 900 KiB", async () => {
     const { driver } = await shimOnFd(fake("claude"));
     await driver.next("Ready");
-    const text = "word ".repeat((900 * 1024) / 5);
+    const text = "word ".repeat((900 * 1024) / 5).trimEnd();
     expect((await ask(driver, text, 30_000)).response).toBe(`read ${text.length} characters`);
   }, 40_000);
 
@@ -460,6 +460,111 @@ describe("agents that paint their screens", () => {
     },
     60_000,
   );
+
+  test.each(["claude", "codex"])(
+    "%s keeps its answers' indents, lists and tables",
+    async (name) => {
+      const { driver } = await shimOnFd(fake(name));
+      await driver.next("Ready");
+      const answer = "if (a) {\n  b();\n\n    c();\n}\n• one\n  • two\n┌───┐\n│ a │\n└───┘\n---";
+      expect((await ask(driver, `say ${answer.replaceAll("\n", "\\n")}`)).response).toBe(answer);
+      // Nothing says so while these lines come but what every line of it has.
+      expect((await ask(driver, "stream 4 900")).response).toBe("line 1\nline 2\nline 3\nline 4");
+      expect((await ask(driver, "tool Bash prompt is too long\nsay so it says")).response).toMatch(
+        /so it says$/,
+      );
+      expect((await ask(driver, "# say heading\nsay below")).response).toBe("below");
+      expect(driver.events.filter(({ event }) => /Context|DeliveryFailed|Error/.test(event))).toEqual([]);
+    },
+    30_000,
+  );
+
+  test.each(["claude", "codex"])(
+    "%s is told to leave its answers in the terminal",
+    async (name) => {
+      const dir = tempDir();
+      const path = join(dir, name);
+      const program = join(root, `tests/fakes/${name}.ts`);
+      await Bun.write(path, `#!/bin/sh\nexec '${process.execPath}' '${program}' "$@"\n`);
+      chmodSync(path, 0o700);
+      const { driver } = await shimOnFd(["--", path, "--fullscreen", "--exact"]);
+      await driver.next("Ready");
+      expect((await ask(driver, "lines 300")).response).toBe(
+        Array.from({ length: 300 }, (_, index) => `line ${index + 1}`).join("\n"),
+      );
+      const args = JSON.parse(String((await ask(driver, "args")).response));
+      expect(args.slice(-2)).toEqual(["--fullscreen", "--exact"]);
+      // A person's own word goes before the profile's.
+      if (name === "claude") {
+        const env = { CLAUDE_CODE_DISABLE_ALTERNATE_SCREEN: "0" };
+        const own = await shimOnFd(["--", path], { env });
+        await own.driver.next("Ready");
+        const [variable] = Object.keys(env);
+        expect((await ask(own.driver, `env ${variable}`)).response).toBe("0");
+      }
+    },
+    30_000,
+  );
+
+  const lengths = [1, 257, 4_095, 4_096, 9_000, 70_000];
+  test.each(["claude", "codex"])(
+    "%s is handed texts of any length",
+    async (name) => {
+      const { driver } = await shimOnFd(fake(name));
+      await driver.next("Ready");
+      for (const length of lengths) {
+        const text = "x".repeat(length);
+        expect((await ask(driver, text)).response).toBe(`read ${length} characters`);
+      }
+      // Behind a backslash Enter would be a new line.
+      expect((await ask(driver, "it ends in \\")).response).toBe("read 12 characters");
+      expect((await ask(driver, "white space at its end \n \n")).response).toBe("read 22 characters");
+      expect((await ask(driver, "say next")).response).toBe("next");
+    },
+    60_000,
+  );
+
+  test.each(["claude", "codex"])(
+    "%s asks for permission: nothing is typed, people are told, messages wait",
+    async (name) => {
+      const { driver } = await shimOnFd(fake(name));
+      await driver.next("Ready");
+      driver.send({ cmd: "SendMessage", from: "ann", body: "permit 2500 rm -r /", message_id: "first" });
+      const asked = (event: Event): boolean => String(event.message).includes("has to answer");
+      expect(await driver.next("Warning", asked)).toMatchObject({
+        message: expect.stringMatching(
+          /Do you want to proceed\?|Would you like to run the following command\?/,
+        ),
+      });
+      driver.send({ cmd: "SendMessage", from: "ann", body: "say second", message_id: "second" });
+      const first = await driver.next("Completion");
+      expect(first).toMatchObject({ message_id: "first", response: "denied" });
+      expect(await driver.next("Completion", ({ message_id }) => message_id === "second")).toMatchObject({
+        response: "second",
+      });
+      expect(driver.events.filter(asked)).toHaveLength(1);
+    },
+    30_000,
+  );
+
+  const ends: [name: string, state: string, body: string | undefined][] = [
+    ["claude", "waits", undefined],
+    ["claude", "works", "hang"],
+    ["codex", "waits", undefined],
+    ["codex", "works", "hang"],
+    ["kiro", "waits", undefined],
+  ];
+  test.each(ends)("%s that %s is shut down by Ctrl-C alone", async (name, _, body) => {
+    const { driver, shim } = await shimOnFd(fake(name));
+    await driver.next("Ready");
+    if (body !== undefined) {
+      driver.send({ cmd: "SendMessage", from: "ann", body });
+      await driver.next("StateChanged", ({ to }) => to === "working");
+    }
+    driver.send({ cmd: "Shutdown", timeout_secs: 60 });
+    expect(await driver.next("Died")).toMatchObject({ exit_code: 0 });
+    expect(await shim.exited).toBe(0);
+  });
 
   test("one of one's own, by its profile", async () => {
     const home = tempDir();

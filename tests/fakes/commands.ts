@@ -4,6 +4,9 @@
  *     say TEXT        answers TEXT; `\n` in it begins a new line
  *     slow TEXT       the same, a character at a time, multi-byte characters in pieces
  *     lines N         answers `line 1` to `line N`
+ *     stream N MS     the same, a line every MS milliseconds
+ *     tool NAME WORD… uses a tool, of which the words come, a line each
+ *     permit MS WHAT  asks for permission, for so long, and answers `permitted` or `denied`
  *     think MS        works for so long before it goes on
  *     hang            works until it is interrupted
  *     silent MS       works without any output at all, not even a spinner
@@ -41,6 +44,9 @@ export const verbs = [
   "say",
   "slow",
   "lines",
+  "stream",
+  "tool",
+  "permit",
   "think",
   "hang",
   "silent",

@@ -9,9 +9,29 @@ const words = ["Thinking", "Planning", "Applying"];
 
 runScreenAgent({
   banner: ["Kiro CLI", ""],
-  dialog: ["Kiro can read and change what is in this directory.", "", "Press enter to continue"],
+  dialog: {
+    lines: () => ["Kiro can read and change what is in this directory.", "", "Press enter to continue"],
+    answers: 1,
+    first: 0,
+    yes: 0,
+  },
+  permission: {
+    lines: (chosen, subject) => [
+      `Allow ${subject}?`,
+      ...["y", "n"].map((key, index) => `${index === chosen ? "*" : " "} ${key}`),
+    ],
+    answers: 2,
+    first: 0,
+    yes: 0,
+  },
+  promptMs: 0,
+  title: () => "kiro",
   starting: (frame) => [`${dots[frame % dots.length]} Initializing...`],
-  echo: (shown) => [...shown.split("\n").map((line, index) => `${index === 0 ? "> " : "  "}${line}`), ""],
+  echo: (message) => [...message.split("\n").map((line, index) => `${index === 0 ? "> " : "  "}${line}`), ""],
+  done: [],
+  interrupts: 2,
+  hasBackslash: false,
+  isInline: () => false,
   answer: { first: "● ", other: "" },
   bottom: ({ isWorking, frame, input }) => {
     const isEmpty = input.length === 1 && input[0] === "";

@@ -1,10 +1,13 @@
 /**
  * What the terminal fakes (claude.ts, codex.ts, kiro.ts) have in common: a program in raw mode that keeps an input field and a status at the
- * bottom of the screen, paints them anew all the time, and lets what was said scroll away above them. It takes bracketed pastes, typed text,
- * Enter, Backspace, Ctrl-C (clears the input; on an empty one, twice, it ends with status 0), Ctrl-D (the same at once) and Escape (interrupts). What it can be told: commands.ts.
+ * bottom of the screen, paints them anew when they change, and lets what was said scroll away above them. It takes bracketed pastes, typed
+ * text, Enter, Backspace, Ctrl-C (interrupts; else clears the input; on an empty one it ends with status 0, some at the second only), Ctrl-D
+ * (ends at once) and Escape (interrupts); arrows and Enter where it asks something. What it can be told: commands.ts.
  *
- * Flags of each: `--dialog` (asks for trust first, and takes nothing but an Enter), `--starting MS` (so long until the first prompt),
- * `--never` (no prompt ever), `--exit N` (ends at once), `--swallow N` (as the command), `--alternate` (all of it on the alternate screen).
+ * Flags of each: `--dialog` (asks for trust first, and ends with status 1 when it is refused), `--starting MS` (so long until the first
+ * prompt), `--never` (no prompt ever), `--exit N` (ends at once), `--swallow N` (as the command), `--alternate` (all of it on the alternate
+ * screen), `--asks MS` (for permission, so long, in place of the first paste), `--fullscreen` (the same, and of what was said only what fits is ever painted, unless it was told not to do so, as the real ones
+ * can be).
  */
 import { writeSync } from "node:fs";
 import {
@@ -18,18 +21,51 @@ import {
   wideText,
 } from "./commands";
 
+/** One of several answers is chosen with the arrows. */
+export interface Question {
+  lines(chosen: number, subject: string): readonly string[];
+  answers: number;
+  /** Chosen at first. */
+  first: number;
+  /** Means yes. */
+  yes: number;
+}
+
 /** The part that tells one fake from another. All lines without their ends. */
 export interface Look {
   banner: readonly string[];
-  dialog: readonly string[];
+  /** Whether it may be trusted, and whether a tool may be used. */
+  dialog: Question;
+  permission: Question;
+  /** For how long it shows its prompt before the dialog. */
+  promptMs: number;
+  /** Of the window. */
+  title(state: { isWorking: boolean; frame: number }): string;
   /** While it starts, with the number of the picture. */
   starting(frame: number): readonly string[];
   /** A message as it stays on the screen. */
-  echo(shown: string): readonly string[];
+  echo(message: string): readonly string[];
+  /** Below what was said in a turn. */
+  done: readonly string[];
+  /** How often Ctrl-C is needed where there is nothing to interrupt or clear. */
+  interrupts: number;
+  /** Whether Enter behind a backslash begins a new line. */
+  hasBackslash: boolean;
+  /** Whether it was told to leave the alternate screen alone. */
+  isInline(): boolean;
   /** Before the first line of an answer, and before all others. */
   answer: { first: string; other: string };
   /** The bottom of the screen. `input`: what it shows in the field, and at what column of it the cursor stands. */
-  bottom(state: { isWorking: boolean; frame: number; input: readonly string[]; cols: number }): {
+  bottom(state: {
+    isWorking: boolean;
+    /** An answer is being printed. */
+    isStreaming: boolean;
+    /** Ctrl-C was pressed, and is to be pressed again. */
+    isLeaving: boolean;
+    frame: number;
+    input: readonly string[];
+    cols: number;
+  }): {
     lines: readonly string[];
     /** Which of the lines is the first of the input, and where in it the text begins. */
     inputLine: number;
@@ -42,6 +78,10 @@ export interface Look {
 }
 
 const spinnerMs = 80;
+// biome-ignore lint/suspicious/noControlCharactersInRegex: an arrow is one key
+const keyPattern = /\x1b\[[A-Z]|./gsu;
+/** A Ctrl-C that came earlier does not count any more. */
+const ctrlCMs = 800;
 const chunkBytes = 64 * 1024;
 
 interface Flags {
@@ -51,6 +91,8 @@ interface Flags {
   exit: number | undefined;
   swallow: number;
   alternate: boolean;
+  fullscreen: boolean;
+  asksMs: number | undefined;
 }
 
 function readFlags(argv: readonly string[]): Flags {
@@ -62,19 +104,26 @@ function readFlags(argv: readonly string[]): Flags {
     never: has("--never"),
     exit: has("--exit") ? Number(value("--exit")) : undefined,
     swallow: Number(value("--swallow") ?? 0),
-    alternate: has("--alternate"),
+    alternate: has("--alternate") || has("--fullscreen"),
+    fullscreen: has("--fullscreen"),
+    asksMs: has("--asks") ? Number(value("--asks")) : undefined,
   };
 }
 
 /** Goes on until it is told to end. */
 export function runScreenAgent(look: Look): void {
-  new ScreenAgent(look, readFlags(process.argv.slice(2))).start();
+  const flags = readFlags(process.argv.slice(2));
+  const isInline = flags.fullscreen && look.isInline();
+  new ScreenAgent(look, isInline ? { ...flags, alternate: false, fullscreen: false } : flags).start();
 }
 
 class ScreenAgent {
   readonly #look: Look;
   readonly #flags: Flags;
-  #phase: "dialog" | "starting" | "prompt" = "prompt";
+  #phase: "dialog" | "starting" | "prompt" | "permission" = "prompt";
+  #chosen = 0;
+  #subject = "";
+  #answered: (isYes: boolean) => void = () => undefined;
   #input = "";
   #paste: string | undefined;
   #afterPaste = false;
@@ -84,9 +133,15 @@ class ScreenAgent {
   #frame = 0;
   #isWorking = false;
   #isSilent = false;
+  #isStreaming = false;
   #isFull = false;
+  #isLeaving = false;
   #interruption = new AbortController();
-  #lastCtrlC = 0;
+  #ctrlCs: number[] = [];
+  #painted = "";
+  #title = "";
+  /** What was said, where it does not stay on the screen. */
+  #said: string[] = [];
   #queue: string[] = [];
   #pending: Uint8Array = new Uint8Array();
 
@@ -107,10 +162,10 @@ class ScreenAgent {
     process.stdout.on("resize", () => this.#paint());
     if (this.#flags.alternate) write("\x1b[?1049h\x1b[H");
     write("\x1b[?2004h");
-    for (const line of this.#look.banner) write(`${line}\r\n`);
+    this.#print(this.#look.banner.join("\n"));
     setInterval(() => this.#tick(), spinnerMs);
-    if (this.#flags.dialog) this.#enter("dialog");
-    else this.#begin();
+    if (!this.#flags.dialog) this.#begin();
+    else setTimeout(() => this.#enter("dialog"), this.#look.promptMs);
   }
 
   #begin(): void {
@@ -118,8 +173,10 @@ class ScreenAgent {
     if (!this.#flags.never) setTimeout(() => this.#enter("prompt"), this.#flags.startingMs);
   }
 
-  #enter(phase: "dialog" | "starting" | "prompt"): void {
+  #enter(phase: "dialog" | "starting" | "prompt" | "permission"): void {
     this.#phase = phase;
+    if (phase === "dialog") this.#chosen = this.#look.dialog.first;
+    if (phase === "permission") this.#chosen = this.#look.permission.first;
     this.#paint();
   }
 
@@ -132,37 +189,66 @@ class ScreenAgent {
 
   // ── The bottom of the screen ────────────────────────────────────────────────────────────────────────────────────────
 
+  /** Only what has changed. */
   #paint(): void {
     if (this.#isSilent) return;
     const cols = process.stdout.columns || 80;
-    const clipped = (line: string): string => [...line].slice(0, cols - 1).join("");
-    let text = this.#erasure();
+    const { lines, cursorLine, cursorColumn } = this.#bottom(cols);
+    const clipped = lines.map((line) => [...line].slice(0, cols - 1).join(""));
+    const up = lines.length - 1 - cursorLine;
+    const end = `${up > 0 ? `\x1b[${up}A` : ""}\r\x1b[${cursorColumn}C`;
+    const above = this.#flags.fullscreen ? this.#visible(lines.length) : [];
+    const text = [...above, ...clipped].join("\r\n") + end;
+    this.#entitle();
+    if (text === this.#painted) return;
+    write(`\x1b[?25l${this.#erasure()}${text}\x1b[?25h`);
+    this.#painted = text;
+    this.#bottomLines = lines.length;
+    this.#cursorLine = cursorLine;
+  }
+
+  #entitle(): void {
+    const isWorking = this.#isWorking && this.#phase === "prompt";
+    const title = this.#look.title({ isWorking, frame: this.#frame });
+    if (title !== this.#title) write(`\x1b]0;${title}\x07`);
+    this.#title = title;
+  }
+
+  #bottom(cols: number): { lines: readonly string[]; cursorLine: number; cursorColumn: number } {
     if (this.#phase !== "prompt") {
-      const lines = this.#phase === "dialog" ? this.#look.dialog : this.#look.starting(this.#frame);
-      text += lines.map(clipped).join("\r\n");
-      this.#bottomLines = lines.length;
-      this.#cursorLine = lines.length - 1;
-    } else {
-      const input = this.#shownInput(cols - 8);
-      const { lines, inputLine, inputColumn } = this.#look.bottom({
-        isWorking: this.#isWorking,
-        frame: this.#frame,
-        input,
-        cols,
-      });
-      text += lines.map(clipped).join("\r\n");
-      const at = inputLine + input.length - 1;
-      const up = lines.length - 1 - at;
-      const column = inputColumn + Bun.stringWidth(input.at(-1) ?? "");
-      text += `${up > 0 ? `\x1b[${up}A` : ""}\r\x1b[${column}C`;
-      this.#bottomLines = lines.length;
-      this.#cursorLine = at;
+      const lines =
+        this.#phase === "starting"
+          ? this.#look.starting(this.#frame)
+          : this.#question.lines(this.#chosen, this.#subject);
+      return { lines, cursorLine: lines.length - 1, cursorColumn: 1 };
     }
-    write(`\x1b[?25l${text}\x1b[?25h`);
+    const input = this.#shownInput(cols - 8);
+    const { lines, inputLine, inputColumn } = this.#look.bottom({
+      isWorking: this.#isWorking,
+      isStreaming: this.#isStreaming,
+      isLeaving: this.#isLeaving,
+      frame: this.#frame,
+      input,
+      cols,
+    });
+    const cursorLine = inputLine + input.length - 1;
+    return { lines, cursorLine, cursorColumn: inputColumn + Bun.stringWidth(input.at(-1) ?? "") };
+  }
+
+  get #question(): Question {
+    return this.#phase === "dialog" ? this.#look.dialog : this.#look.permission;
+  }
+
+  /** What there is room for above the bottom. */
+  #visible(bottomLines: number): readonly string[] {
+    const room = Math.max(0, (process.stdout.rows || 24) - bottomLines);
+    return room === 0 ? [] : this.#said.slice(-room);
   }
 
   /** Takes the cursor to where the bottom begins, and clears from there on. */
   #erasure(): string {
+    this.#painted = "";
+    if (this.#flags.fullscreen) return "\x1b[H\x1b[J";
     if (this.#bottomLines === 0) return "";
     const up = this.#cursorLine;
     this.#bottomLines = 0;
@@ -177,7 +263,8 @@ class ScreenAgent {
   /** Above the bottom, for good. Lines end in `\n`; one that does not is ended. */
   #print(text: string): void {
     const ended = text.endsWith("\n") ? text : `${text}\n`;
-    write(`${this.#erasure()}${ended.replaceAll("\n", "\r\n")}`);
+    if (this.#flags.fullscreen) this.#said = [...this.#said, ...ended.split("\n").slice(0, -1)].slice(-200);
+    else write(`${this.#erasure()}${ended.replaceAll("\n", "\r\n")}`);
     this.#paint();
   }
 
@@ -209,21 +296,29 @@ class ScreenAgent {
   }
 
   #keys(keys: string): void {
-    for (const key of fromLatin1(keys)) {
-      if (this.#phase === "dialog") {
-        if (key === "\r") this.#begin();
-        continue;
-      }
+    for (const [key] of fromLatin1(keys).matchAll(keyPattern)) {
       if (key === "\x03") this.#ctrlC();
+      else if (this.#phase === "starting") continue;
+      else if (this.#phase !== "prompt") this.#choose(key);
       else if (key === "\x04" && this.#input === "") this.#end(0);
       else if (key === "\x1b") this.#interruption.abort();
-      else if (this.#phase === "starting") continue;
       else if (key === "\r") this.#return();
       else if (key === "\x7f") this.#input = [...this.#input].slice(0, -1).join("");
-      else if (key === "\n" || key >= " ") this.#input += key;
+      else if (key.length === 1 && (key === "\n" || key >= " ")) this.#input += key;
       if (key !== "\r") this.#afterPaste = false;
     }
     this.#paint();
+  }
+
+  #choose(key: string): void {
+    const { answers, yes } = this.#question;
+    if (key === "\x1b[A") this.#chosen = Math.max(0, this.#chosen - 1);
+    if (key === "\x1b[B") this.#chosen = Math.min(answers - 1, this.#chosen + 1);
+    if (key !== "\r" && key !== "\x1b") return;
+    const isYes = key === "\r" && this.#chosen === yes;
+    if (this.#phase === "permission") this.#answered(isYes);
+    else if (isYes) this.#begin();
+    else this.#end(1);
   }
 
   #ctrlC(): void {
@@ -232,9 +327,16 @@ class ScreenAgent {
       return;
     }
     const now = performance.now();
-    if (this.#input === "" && now - this.#lastCtrlC < 1_000) this.#end(0);
-    this.#lastCtrlC = now;
+    const isClearing = this.#input !== "";
+    if (isClearing) this.#ctrlCs = [];
     this.#input = "";
+    this.#ctrlCs = [...this.#ctrlCs.filter((at) => now - at < ctrlCMs), now];
+    if (this.#ctrlCs.length >= this.#look.interrupts && !isClearing) this.#end(0);
+    this.#isLeaving = true;
+    setTimeout(() => {
+      this.#isLeaving = false;
+      this.#paint();
+    }, ctrlCMs);
   }
 
   #return(): void {
@@ -245,10 +347,13 @@ class ScreenAgent {
     }
     this.#afterPaste = false;
     if (this.#input.trim() === "") return;
-    const message = this.#input;
-    const shown = this.#look.placeholder(message) ?? message;
+    if (this.#look.hasBackslash && this.#input.endsWith("\\")) {
+      this.#input = `${this.#input.slice(0, -1)}\n`;
+      return;
+    }
+    const message = this.#input.trimEnd();
     this.#input = "";
-    this.#print(this.#look.echo(shown).join("\n"));
+    this.#print(this.#look.echo(message).join("\n"));
     this.#queue.push(message);
     if (!this.#isWorking) void this.#work();
   }
@@ -266,7 +371,7 @@ class ScreenAgent {
       this.#interruption = new AbortController();
       this.#paint();
       if (this.#isFull) {
-        this.#print(this.#look.exhausted.join("\n"));
+        this.#print(["", ...this.#look.exhausted].join("\n"));
         continue;
       }
       const commands = readCommands(message);
@@ -278,6 +383,7 @@ class ScreenAgent {
           break;
         }
       }
+      this.#print(this.#look.done.join("\n"));
     }
     this.#isWorking = false;
     this.#paint();
@@ -295,6 +401,19 @@ class ScreenAgent {
         return this.#answer(rest.replaceAll("\\n", "\n"));
       case "slow":
         return await this.#slowly(rest);
+      case "stream": {
+        const [count = "1", ms = "0"] = rest.split(" ");
+        return await this.#stream(Number(count), Number(ms));
+      }
+      case "tool": {
+        const [name = "", ...said] = rest.split(" ");
+        this.#answer(`${name}(…)`);
+        return this.#print(said.map((word, index) => `${index === 0 ? "  ⎿  " : "     "}${word}`).join("\n"));
+      }
+      case "permit": {
+        const [ms = "0", ...what] = rest.split(" ");
+        return this.#answer((await this.#isPermitted(Number(ms), what.join(" "))) ? "permitted" : "denied");
+      }
       case "lines":
         return this.#answer(lineList(Number(rest)).join("\n"));
       case "think":
@@ -361,6 +480,29 @@ class ScreenAgent {
         process.kill(process.pid, rest as NodeJS.Signals);
         return await pause(2 ** 31 - 1, this.#interruption.signal);
     }
+  }
+
+  /** Line by line, with a pause after each. */
+  async #stream(count: number, ms: number): Promise<void> {
+    const { first, other } = this.#look.answer;
+    this.#isStreaming = true;
+    for (const [index, line] of lineList(count).entries()) {
+      this.#print(`${index === 0 ? first : other}${line}`);
+      await pause(ms, this.#interruption.signal);
+    }
+    this.#isStreaming = false;
+  }
+
+  /** Asks for so long, and takes no answer for a refusal. */
+  async #isPermitted(ms: number, subject: string): Promise<boolean> {
+    this.#subject = subject;
+    this.#enter("permission");
+    const answer = new Promise<boolean>((resolve) => {
+      this.#answered = resolve;
+    });
+    const isYes = await Promise.race([answer, pause(ms, this.#interruption.signal).then(() => false)]);
+    this.#enter("prompt");
+    return isYes;
   }
 
   async #slowly(text: string): Promise<void> {

@@ -1,6 +1,7 @@
 /**
  * An agent that speaks newline-delimited JSON, as `claude -p --input-format stream-json --output-format stream-json --verbose` does: silent until
- * it is asked, `init` at the first message, each answer as an `assistant` line with its tokens, a `result` at the end of each turn.
+ * it is asked, `init` at the first message, each answer as an `assistant` line with its tokens, a `result` at the end of each turn. SIGINT
+ * ends its turn and then itself, with status 0.
  * `bun tests/fakes/stream-agent.ts [FLAGS]`; flags: `--model NAME`, `--mute` (does not answer `initialize`), `--exit N` (ends at once), `--stubborn`
  * (does not stop when it is interrupted). What it can be told, a command a line of a message (for the rest see commands.ts):
  *
@@ -59,6 +60,7 @@ let interruption = new AbortController();
 const answers = new Map<string, (response: NonNullable<Asked["response"]>) => void>();
 const messages: string[] = [];
 let isBusy = false;
+let isEnding = false;
 let hasGreeted = false;
 let tokens = 1_000;
 let window: number | undefined;
@@ -110,6 +112,11 @@ process.stdin.on("data", (bytes: Buffer) => {
 process.stdin.on("end", () => {
   if (!isBusy) process.exit(0);
 });
+process.on("SIGINT", () => {
+  if (!isBusy) process.exit(0);
+  isEnding = true;
+  interruption.abort();
+});
 
 function receive(line: Asked): void {
   if (line.type === "user") {
@@ -139,6 +146,7 @@ async function work(): Promise<void> {
       print({ type: "system", subtype: "init", model, tools: ["Bash"], session_id: "5e551017" });
     hasGreeted = true;
     await turn(message);
+    if (isEnding) process.exit(0);
     if (afterwards !== undefined) messages.push(`say ${afterwards}`);
     afterwards = undefined;
   }

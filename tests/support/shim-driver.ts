@@ -18,6 +18,8 @@ export interface Driver {
   raw(bytes: Uint8Array): void;
   /** The first event of this name that `matches` from `from` on. */
   next(name: string, matches?: (event: Event) => boolean, from?: number, timeoutMs?: number): Promise<Event>;
+  /** Ends our direction of the stream alone. */
+  endInput(): void;
   close(): void;
 }
 
@@ -31,6 +33,7 @@ export function frameOf(value: unknown): Uint8Array {
 
 interface Link {
   write(bytes: Uint8Array): number;
+  shutdown(): void;
   end(): void;
 }
 
@@ -94,6 +97,10 @@ class Conversation implements Driver {
       const seen = this.events.slice(from).map((event) => JSON.stringify(event).slice(0, 300));
       throw new Error(`${error}; seen since: ${seen.join("\n") || "nothing"}`, { cause: error });
     }
+  }
+
+  endInput(): void {
+    this.link?.shutdown();
   }
 
   close(): void {

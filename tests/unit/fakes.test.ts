@@ -20,11 +20,12 @@ interface Driven {
   lines(): string[];
   shows(pattern: RegExp): Promise<unknown>;
   raw(): string;
+  title(): string;
   resize(rows: number, cols: number): void;
   exited: Promise<{ code: number | null; signal: string | null }>;
 }
 
-function drive(name: string, flags: readonly string[] = []): Driven {
+function drive(name: string, flags: readonly string[] = [], env: Record<string, string> = {}): Driven {
   const screen = new Terminal({
     rows: 24,
     cols: 80,
@@ -33,8 +34,12 @@ function drive(name: string, flags: readonly string[] = []): Driven {
     logLevel: "off",
   });
   const received: Buffer[] = [];
+  let title = "";
+  screen.onTitleChange((text) => {
+    title = text;
+  });
   const child = Bun.spawn([process.execPath, join(root, "tests/fakes", `${name}.ts`), ...flags], {
-    env: { ...process.env, TERM: "xterm-256color", FAKE_WORD: "found" },
+    env: { ...process.env, TERM: "xterm-256color", FAKE_WORD: "found", ...env },
     terminal: {
       rows: 24,
       cols: 80,
@@ -82,6 +87,7 @@ function drive(name: string, flags: readonly string[] = []): Driven {
     },
     lines,
     shows,
+    title: () => title,
     raw: () => Buffer.concat(received).toString("latin1"),
     resize: (rows, cols) => {
       screen.resize(cols, rows);
@@ -106,27 +112,42 @@ const looks: Record<
     echo: string;
     dot: string;
     other: string;
+    /** What agrees to be trusted. */
+    trust: string;
+    /** Of the window, while it works. */
+    title: RegExp;
+    permission: RegExp;
+    /** Ctrl-C, so often. */
+    interrupts: number;
   }
 > = {
   claude: {
-    idle: /bypass permissions on/,
+    idle: /manual mode on/,
     working: /esc to interrupt/,
     starting: /Loading/,
-    full: /Context limit reached/,
-    nearly: /running low on context/,
-    echo: "> ",
+    full: /Prompt is too long/,
+    nearly: /Context low/,
+    echo: "❯ ",
     dot: "● ",
     other: "  ",
+    trust: "\x1b[B\r",
+    title: /^[◐◑] Claude Code$/,
+    permission: /Do you want to proceed/,
+    interrupts: 2,
   },
   codex: {
     idle: /^› Ask Codex/m,
     working: /Working \(.*esc to interrupt/,
     starting: /Starting MCP/,
-    full: /maximum context length/,
+    full: /ran out of room/,
     nearly: /approaching context limit/,
     echo: "› ",
     dot: "• ",
     other: "  ",
+    trust: "\r",
+    title: /^[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] project$/,
+    permission: /Would you like to run/,
+    interrupts: 1,
   },
   kiro: {
     idle: /ask a question or describe a task/,
@@ -137,6 +158,10 @@ const looks: Record<
     echo: "> ",
     dot: "● ",
     other: "",
+    trust: "\r",
+    title: /^kiro$/,
+    permission: /Allow rm/,
+    interrupts: 2,
   },
 };
 
@@ -150,7 +175,7 @@ describe.each(Object.entries(looks))("%s", (name, look) => {
     await shows(new RegExp(`${look.dot}hello\n${look.other}world`));
     await waitFor(() => !look.working.test(lines().slice(-10).join("\n")), { what: "it to be done" });
     await shows(look.idle);
-    expect(lines()).toContain(`${look.echo}from alice: say hello\\nworld`);
+    expect(lines().map((line) => line.trimEnd())).toContain(`${look.echo}from alice: say hello\\nworld`);
     expect(lines().filter((line) => line.includes("hello"))).toHaveLength(2);
   });
 
@@ -162,10 +187,38 @@ describe.each(Object.entries(looks))("%s", (name, look) => {
     await asking.shows(/trust|enter to continue/i);
     asking.type("x");
     expect(asking.lines().join("\n")).not.toMatch(look.idle);
-    asking.type("\r");
+    asking.type(look.trust);
     await asking.shows(look.idle);
+    if (look.trust !== "\r") {
+      const refusing = drive(name, ["--dialog"]);
+      await refusing.shows(/trust/i);
+      refusing.type("\r");
+      expect(await refusing.exited).toEqual({ code: 1, signal: null });
+    }
     const never = drive(name, ["--never"]);
     await never.shows(look.starting);
+  });
+
+  test("says in its title that it works, and ends at so many Ctrl-Cs, of which the first may interrupt it", async () => {
+    const { send, shows, title, type, exited } = drive(name);
+    await shows(look.idle);
+    await send("hang");
+    await waitFor(() => look.title.test(title()), { what: "the title to say so" });
+    type("\x03");
+    await shows(/Interrupted/);
+    type("\x03".repeat(look.interrupts));
+    expect(await exited).toEqual({ code: 0, signal: null });
+  });
+
+  test("asks for permission, and takes Enter for a yes", async () => {
+    const { send, shows, type } = drive(name);
+    await shows(look.idle);
+    await send("permit 60000 rm -r /\nsay one");
+    await shows(look.permission);
+    type("\r");
+    await shows(new RegExp(`${look.dot}permitted\\n(.*\\n)?${look.dot}one`));
+    await send("permit 50 rm -r /\nsay two");
+    await shows(new RegExp(`${look.dot}denied\\n(.*\\n)?${look.dot}two`));
   });
 
   test("swallows the Enter after a paste when it is told to", async () => {
@@ -250,19 +303,47 @@ describe.each(Object.entries(looks))("%s", (name, look) => {
 });
 
 test.each([
-  ["claude", /\[Pasted text #1 \+40 lines\]/],
-  ["codex", /\[Pasted Content \d{4} chars\]/],
-])("%s shows a long paste by a word", async (name, pattern) => {
+  ["claude", /\[Pasted text #1 \+79 lines\]/, /29 of a long[\s\S]*\(20 lines hidden\)[\s\S]*79 of a long/],
+  ["codex", /\[Pasted Content \d{4} chars\]/, /39 of a long[\s\S]*79 of a long/],
+])("%s shows a long paste by a word, and then as it is", async (name, pattern, history) => {
   const { type, shows, lines } = drive(name);
   await shows(looks[name]?.idle ?? /./);
-  const message = Array.from({ length: 40 }, (_, line) => `${line} of a long message, as long as this`).join(
+  const message = Array.from({ length: 80 }, (_, line) => `${line} of a long message, as long as this`).join(
     "\n",
   );
   type(`\x1b[200~${message}\x1b[201~`);
   await shows(pattern);
+  expect(lines().join("\n")).not.toContain("39 of a long");
   type("\r");
   await shows(new RegExp(readNotice(message)));
-  expect(lines().join("\n")).not.toContain("39 of a long");
+  expect(lines().join("\n")).toMatch(history);
+});
+
+test.each([
+  ["claude", [], { CLAUDE_CODE_DISABLE_ALTERNATE_SCREEN: "1" }],
+  ["codex", ["-c", 'tui.alternate_screen="never"'], {}],
+] as const)("%s shows no more than fits, unless it is told otherwise", async (name, flags, env) => {
+  const look = looks[name];
+  if (look === undefined) throw new Error("no such look");
+  const whole = drive(name, ["--fullscreen"]);
+  await whole.shows(look.idle);
+  await whole.send("lines 100");
+  await whole.shows(/line 100/);
+  expect(whole.raw()).not.toContain("line 50");
+  expect(whole.lines().length).toBeLessThanOrEqual(24);
+  const inline = drive(name, ["--fullscreen", ...flags], env);
+  await inline.shows(look.idle);
+  await inline.send("lines 100");
+  await inline.shows(/line 100/);
+  expect(inline.lines().join("\n")).toContain("line 50");
+});
+
+test("claude takes Enter behind a backslash for a new line", async () => {
+  const { type, shows, lines } = drive("claude");
+  await shows(/manual mode on/);
+  type("say a\\\rsay b\r");
+  await shows(/● a[\s\S]*● b/);
+  expect(lines().map((line) => line.trimEnd())).toContain("❯ say a");
 });
 
 describe("the shell", () => {

@@ -28,29 +28,34 @@ export async function detachKeyOf(text: string) {
 
 /**
  * Where an agent is shown: standard output, or with `--json`, whose answer goes there, standard error. Throws `not_a_terminal` for
- * anything but a terminal.
+ * anything but a terminal, saying what can be done without one.
  */
-export function terminalOf({ out }: Host) {
+export function terminalOf({ out }: Host, hint: string) {
   const output = out.json ? process.stderr : process.stdout;
   if (process.stdin.isTTY && output.isTTY) return { input: process.stdin, output };
-  throw new MeshError("not_a_terminal", "an agent is shown in a terminal, and this is none", {
-    hint: "Start it without one: claudemesh agent run NAME --detached -- COMMAND; then claudemesh agent send and agent capture.",
-  });
+  throw new MeshError("not_a_terminal", "an agent is shown in a terminal, and this is none", { hint });
 }
 
 export interface Shown {
   name: string;
+  terminal: ReturnType<typeof terminalOf>;
   isOwner: boolean;
   detachKey: Awaited<ReturnType<typeof detachKeyOf>>;
 }
 
 /** Shows it. Resolves with the exit status: the agent's own where it ended, as a shell would tell it. */
-export async function showAgent(host: Host, { name, isOwner, detachKey }: Shown): Promise<number> {
-  const { input, output } = terminalOf(host);
+export async function showAgent(host: Host, shown: Shown): Promise<number> {
+  const { name, isOwner, detachKey } = shown;
+  const { input, output } = shown.terminal;
   const { socket } = agentPaths(host.paths.daemonDir, name);
   const { attachTerminal } = await import("~/agent/terminal");
   const path = attachmentSocket(socket);
-  const end = await attachTerminal({ path, input, output, isOwner, detachKey, signal: host.interrupted });
+  const { interrupted: signal } = host;
+  const end = await attachTerminal({ path, input, output, isOwner, detachKey, signal }).catch(
+    (error: unknown) => {
+      throw shimGone(error, name);
+    },
+  );
   switch (end.kind) {
     case "ended": {
       await clearAway(host, name);
@@ -71,6 +76,14 @@ export async function showAgent(host: Host, { name, isOwner, detachKey }: Shown)
       host.interrupted.throwIfAborted();
       return 128 + constants.signals.SIGHUP;
   }
+}
+
+function shimGone(error: unknown, name: string): unknown {
+  if (!(error instanceof MeshError) || error.code !== "answer_lost") return error;
+  return new MeshError("answer_lost", `the shim of agent ${name} was killed, and the agent ends with it`, {
+    hint: `What it had printed: claudemesh agent logs ${name}`,
+    cause: error,
+  });
 }
 
 /** Who saw the agent's end has its shim end, too: nobody else has to. */

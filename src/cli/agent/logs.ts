@@ -29,7 +29,7 @@ export const agentLogs = defineCommand({
   exits: [5, 130],
   examples: ["claudemesh agent logs helper", "claudemesh agent logs build -f -n 0"],
   async run({ name, follow, lines }, host) {
-    const { checkAgentName } = await import("~/agent/hosted");
+    const { checkAgentName } = await import("~/agent/hosted-files");
     checkAgentName(name);
     const printed = new PrintedLines(agentPaths(host.paths.daemonDir, name).log);
     const last = printed.last(lines);

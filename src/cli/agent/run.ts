@@ -37,7 +37,7 @@ export const agentRun = defineCommand({
   },
   notes:
     "It looks as if it had been started directly: keys, colours, size, Ctrl-C and the exit status are the agent's. It ends with its terminal. After the detach key it goes on without one: claudemesh agent attach NAME shows it again, in any terminal and in several at a time; claudemesh agent stop NAME ends it.\n\nMeanwhile, from another terminal: claudemesh agent list, send, capture, logs.",
-  exits: [4, 6, 7, 130],
+  exits: [3, 4, 6, 7, 130],
   examples: [
     "claudemesh agent run helper -- claude",
     "claudemesh agent run build --cwd ~/project --detached -- bash",
@@ -45,8 +45,11 @@ export const agentRun = defineCommand({
   async run({ name, command, profile, cwd, runtime, detached, "detach-key": keyText }, host) {
     const detachKey = await detachKeyOf(keyText);
     const { sizeOf } = await import("~/agent/terminal");
-    const size = detached ? sizeUnseen : sizeOf(terminalOf(host).output);
-    const { startAgent, describeAgent } = await import("~/agent/hosted");
+    const terminal = detached ? undefined : terminalOf(host, startUnseen(name));
+    const size = terminal === undefined ? sizeUnseen : sizeOf(terminal.output);
+    // From here on a signal is for us to see to: what was started is not left running without anybody to see it.
+    if (terminal !== undefined) host.interrupted.throwIfAborted();
+    const { startAgent } = await import("~/agent/hosted-start");
     const { daemonDir } = host.paths;
     const { socket } = await startAgent({
       daemonDir,
@@ -54,13 +57,15 @@ export const agentRun = defineCommand({
       command,
       profile,
       runtime,
+      isOwned: terminal !== undefined,
       cwd: resolve(cwd ?? process.cwd()),
       size,
       env: host.env,
       executable: selfCommand(),
       clock: systemClock,
     });
-    if (detached) {
+    if (terminal === undefined) {
+      const { describeAgent } = await import("~/agent/hosted");
       const { pid, shim_pid, profile: chosen } = await describeAgent(daemonDir, name, systemClock);
       await host.out.answer(
         { name, pid, shim_pid, profile: chosen, socket },
@@ -69,6 +74,9 @@ export const agentRun = defineCommand({
       return 0;
     }
     if (detachKey !== undefined) await host.out.note(`[${name}: ${detachKey.name} leaves it running]`);
-    return await showAgent(host, { name, isOwner: true, detachKey });
+    return await showAgent(host, { name, terminal, isOwner: true, detachKey });
   },
 });
+
+const startUnseen = (name: string): string =>
+  `Start it without one: claudemesh agent run ${name} --detached -- COMMAND; then claudemesh agent send and agent capture.`;

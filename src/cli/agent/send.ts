@@ -1,6 +1,7 @@
 import { userInfo } from "node:os";
 import { seconds } from "~/cli/argv";
 import { defineCommand } from "~/cli/command";
+import { readMessageText } from "~/cli/message-text";
 import { printable } from "~/cli/text";
 import { systemClock } from "~/clock";
 import { waitMsMax } from "~/wire/limits";
@@ -28,8 +29,11 @@ export const agentSend = defineCommand({
     "Returns when the agent has the text, or when it waits in the queue of an agent that is at work. This goes to agents of this host alone, without a daemon and without a trace; claudemesh send is for messages that must arrive.",
   exits: [3, 4, 5, 7],
   examples: ['claudemesh agent send helper "run the tests"', 'claudemesh agent send build --wait "make -s"'],
-  async run({ name, text, wait, timeout }, { paths, out, interrupted }) {
-    const body = text === "-" ? await Bun.stdin.text() : text;
+  async run({ name, text, wait, timeout }, host) {
+    const given = await readMessageText({ message: text, file: undefined });
+    // The end of its last line is what hands it over.
+    const body = text === "-" ? given.replace(/\n+$/, "") : given;
+    const { paths, out } = host;
     const { sendToAgent } = await import("~/agent/hosted");
     const sent = await sendToAgent({
       daemonDir: paths.daemonDir,
@@ -39,7 +43,7 @@ export const agentSend = defineCommand({
       isAnswerWanted: wait,
       timeoutMs: timeout,
       clock: systemClock,
-      signal: interrupted,
+      signal: host.interrupted,
     });
     await out.answer({ name, ...sent }, () => {
       if (sent.response !== undefined) return printable(sent.response);

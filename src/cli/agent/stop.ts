@@ -1,3 +1,4 @@
+import { exitText } from "~/cli/agent/exit-text";
 import { seconds } from "~/cli/argv";
 import { defineCommand } from "~/cli/command";
 import { systemClock } from "~/clock";
@@ -12,24 +13,22 @@ export const agentStop = defineCommand({
     timeout: {
       type: "string",
       valueHint: "S",
-      default: "5",
-      description: "seconds it has to end by itself after Ctrl-C",
-      parse: seconds(timeoutMsMax),
+      description: "seconds it has to end by itself after Ctrl-C (default: 5; 1 when it waits at its prompt)",
+      parse: seconds(timeoutMsMax, 0),
     },
   },
-  notes: "Ctrl-C, then after the timeout SIGTERM, and 2 seconds later SIGKILL.",
+  notes:
+    "Ctrl-C, then after the timeout SIGTERM (and SIGHUP for what ignores that, such as a shell), and 2 seconds later SIGKILL. A shim that does not answer is killed, and the agent with it.",
   exits: [3, 4, 5, 7],
-  examples: ["claudemesh agent stop helper", "claudemesh agent stop build --timeout 60"],
+  examples: ["claudemesh agent stop helper", "claudemesh agent stop build --timeout 0"],
   async run({ name, timeout }, { paths, out }) {
     const { stopAgent } = await import("~/agent/hosted");
     const ended = await stopAgent(paths.daemonDir, name, timeout, systemClock);
-    await out.answer({ name, stopped: true, ...ended }, () =>
-      ended.was_dead
-        ? `${name} was dead; its shim has ended`
-        : `${name} has stopped${statusText(ended.exit_code)}`,
-    );
+    await out.answer({ name, stopped: true, ...ended }, () => {
+      if (ended.was_unresponsive)
+        return `the shim of ${name} did not answer; it was killed, and ${name} with it`;
+      const how = exitText(ended.exit_code, ended.signal);
+      return `${name} ${ended.was_dead ? "was dead; its shim has ended" : "has stopped"}${how && ` (${how})`}`;
+    });
   },
 });
-
-const statusText = (exitCode: number | null): string =>
-  exitCode === null ? "" : ` (exit status ${exitCode})`;

@@ -5,17 +5,15 @@
 import { beforeEach, describe, expect, test } from "bun:test";
 import { statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import {
-  type AttachmentsOptions,
-  Hall,
-  isTerminalAnswer,
-  openAttachments,
-  type Visitor,
-} from "~/agent/attachment";
+import { Attachments, type AttachmentsOptions } from "~/agent/attachment";
+import { Orchestrators } from "~/agent/orchestrators";
+import { isFocusReport, isTerminalAnswer } from "~/agent/terminal-answers";
+import type { Visitor } from "~/agent/visitor";
 import { systemClock } from "~/clock";
 import {
   type AgentDescription,
   encodeBytes,
+  encodeShimWord,
   encodeTerminalWord,
   readShimFrame,
   type ShimWord,
@@ -23,17 +21,24 @@ import {
 } from "~/wire/attachment";
 import { FrameDecoder } from "~/wire/frame";
 import {
+  attachmentBacklogBytesHigh,
+  attachmentBacklogBytesLow,
   attachmentBacklogBytesMax,
   attachmentEndMsMax,
   attachmentFrameBytesMax,
+  attachmentHoldMsMax,
   attachmentsMax,
+  ownerAttachMsMax,
+  shimFrameBytesMax,
+  terminalLookEveryMs,
 } from "~/wire/limits";
+import { encodeCommand, parseEvent } from "~/wire/shim";
 import { cleanup } from "../../support/cleanup";
 import { FakeClock } from "../../support/fake-clock";
 import { tempDir } from "../../support/temp-dir";
 import { waitFor } from "../../support/wait-for";
 
-const description: Omit<AgentDescription, "terminals"> = {
+const description: Omit<AgentDescription, "terminals" | "exit"> = {
   profile: "generic",
   runtime: "pty",
   pid: 10,
@@ -49,12 +54,13 @@ class FakeTerminal {
   readonly #decoder = new FrameDecoder(attachmentFrameBytesMax);
   room = Number.POSITIVE_INFINITY;
   state: "open" | "ended" | "terminated" = "open";
+  isRead = true;
   /** What it was shown. */
   screen = "";
   readonly words: ShimWord[] = [];
   visitor: Visitor;
 
-  constructor(hall: Hall) {
+  constructor(hall: Attachments) {
     this.visitor = hall.admit(this);
   }
 
@@ -91,17 +97,25 @@ class FakeTerminal {
   terminate(): void {
     this.state = "terminated";
   }
+  pause(): void {
+    this.isRead = false;
+  }
+  resume(): void {
+    this.isRead = true;
+  }
 }
 
 let clock: FakeClock;
-let hall: Hall;
+let hall: Attachments;
+/** Of which the tests may make another hall. */
+let options: AttachmentsOptions;
+let holds: boolean[];
 let typed: string[];
 let sizes: [rows: number, cols: number][];
 let abandonments: number;
 let interrupts: number;
 let screen: string;
 let hasKeyboard: boolean;
-let runtime: "pty" | "stream-json";
 /** Snapshots are given when this is called, with the screen as it was when they were asked for. */
 let giveSnapshots: () => Promise<void>;
 
@@ -113,17 +127,19 @@ beforeEach(() => {
   interrupts = 0;
   screen = "SCREEN";
   hasKeyboard = true;
-  runtime = "pty";
+  holds = [];
   let asked: (() => void)[] = [];
   giveSnapshots = async () => {
     for (const give of asked.splice(0)) give();
     asked = [];
     for (let turn = 0; turn < 10; turn++) await Promise.resolve();
   };
-  hall = new Hall({
+  options = {
     path: "",
     clock,
-    describe: () => ({ ...description, runtime }),
+    isTerminal: true,
+    isOwned: false,
+    describe: () => description,
     snapshot: (isComplete) => {
       const taken = isComplete ? `ALL ${screen}` : screen;
       return new Promise((resolve) => asked.push(() => resolve(taken)));
@@ -132,10 +148,14 @@ beforeEach(() => {
       typed.push(Buffer.from(bytes).toString("latin1"));
       return hasKeyboard;
     },
+    whenRead: () => undefined,
     interrupt: () => void interrupts++,
     resize: (rows, cols) => void sizes.push([rows, cols]),
+    hold: (isHeld) => void holds.push(isHeld),
+    drive: () => undefined,
     abandoned: () => void abandonments++,
-  } satisfies AttachmentsOptions);
+  };
+  hall = new Attachments(options);
 });
 
 async function attached({ rows = 24, cols = 80, owner = false } = {}): Promise<FakeTerminal> {
@@ -195,7 +215,7 @@ describe("what a terminal is shown", () => {
   });
 
   test("of an agent without a terminal is its lines, one below the other", async () => {
-    runtime = "stream-json";
+    hall = new Attachments({ ...options, isTerminal: false });
     const terminal = await attached();
     show('{"a":1}\n{"b":2}\n');
     expect(terminal.screen).toBe('SCREEN{"a":1}\r\n{"b":2}\r\n');
@@ -206,7 +226,9 @@ describe("what a terminal is shown", () => {
     show("secret");
     terminal.say({ do: "describe" });
     expect(terminal.screen).toBe("");
-    expect(terminal.words).toEqual([{ is: "description", description: { ...description, terminals: 0 } }]);
+    expect(terminal.words).toEqual([
+      { is: "description", description: { ...description, terminals: 0, exit: null } },
+    ]);
     expect(hall.terminals).toBe(0);
   });
 });
@@ -258,6 +280,45 @@ describe("a terminal that is slow", () => {
     expect(terminal.screen).toEndWith("ROUND 2 at last");
   });
 
+  test("has the agent wait for a moment, and misses nothing if that is enough", async () => {
+    const terminal = await attached();
+    terminal.room = 10;
+    const portion = "x".repeat(attachmentBacklogBytesHigh);
+    show(portion);
+    show("end");
+    expect(holds).toEqual([true]);
+    terminal.drain(attachmentBacklogBytesHigh - attachmentBacklogBytesLow + 100);
+    expect(holds).toEqual([true, false]);
+    terminal.drain();
+    clock.advance(attachmentHoldMsMax);
+    expect([terminal.screen, holds]).toEqual([`SCREEN${portion}end`, [true, false]]);
+  });
+
+  test("has it wait no longer, and is shown the screen then, as often as it is so slow", async () => {
+    const terminal = await attached();
+    for (let round = 1; round <= 2; round++) {
+      terminal.room = 10;
+      show("x".repeat(attachmentBacklogBytesHigh));
+      show("y".repeat(attachmentBacklogBytesLow));
+      clock.advance(attachmentHoldMsMax - 1);
+      expect(holds.at(-1)).toBe(true);
+      clock.advance(1);
+      expect(holds).toHaveLength(2 * round);
+      expect([holds.at(-1), hall.answersQueries]).toEqual([false, false]);
+      terminal.drain();
+      await giveSnapshots();
+      expect([terminal.screen.endsWith("\x1b[H\x1b[JSCREEN"), hall.answersQueries]).toEqual([true, true]);
+    }
+  });
+
+  test("that goes has nobody wait for it", async () => {
+    const terminal = await attached();
+    terminal.room = 10;
+    show("x".repeat(attachmentBacklogBytesHigh + 100));
+    terminal.visitor.gone();
+    expect([holds, clock.delaysMs]).toEqual([[true, false], []]);
+  });
+
   test("keeps no other waiting", async () => {
     const [slow, quick] = [await attached(), await attached()];
     slow.room = 0;
@@ -287,6 +348,24 @@ describe("the size of the agent's terminal", () => {
     expect(typed).toEqual(["a", "b", "c"]);
   });
 
+  test("is again that of the one before when a terminal goes", async () => {
+    await attached({ rows: 10, cols: 40 });
+    const two = await attached({ rows: 20, cols: 50 });
+    const three = await attached({ rows: 60, cols: 200 });
+    three.say({ do: "detach" });
+    three.visitor.gone();
+    two.visitor.gone();
+    expect(sizes.slice(3)).toEqual([
+      [20, 50],
+      [10, 40],
+    ]);
+  });
+
+  test("has bounds", async () => {
+    await attached({ rows: 5000, cols: 65_535 });
+    expect(sizes).toEqual([[1000, 1000]]);
+  });
+
   test("does not change for who has not attached", () => {
     new FakeTerminal(hall).say({ do: "resize", rows: 5, cols: 5 });
     expect(sizes).toEqual([]);
@@ -308,6 +387,21 @@ describe("what is typed", () => {
     expect(typed).toEqual(["\x1b[?62;4c"]);
   });
 
+  test("is an answer again when the terminal that used to give it is gone", async () => {
+    const [first, second] = [await attached(), await attached()];
+    second.visitor.gone();
+    first.type("\x1b[?62;4c");
+    expect(typed).toEqual(["\x1b[?62;4c"]);
+  });
+
+  test("tells where the focus goes, from one terminal to the other, and the size stays", async () => {
+    const [first, second] = [await attached(), await attached()];
+    second.type("\x1b[O");
+    first.type("\x1b[I");
+    second.type("\x1b[1;1R");
+    expect([typed, sizes.length]).toEqual([["\x1b[O", "\x1b[I", "\x1b[1;1R"], 2]);
+  });
+
   test("interrupts with Ctrl-C where there is no keyboard, and is left to the agent where there is", async () => {
     const terminal = await attached();
     terminal.type("\x03");
@@ -315,6 +409,30 @@ describe("what is typed", () => {
     hasKeyboard = false;
     terminal.type("\x03");
     expect([interrupts, terminal.screen]).toEqual([1, "SCREEN"]);
+  });
+
+  test("waits with its terminal while the agent has much to read, and with no other", async () => {
+    const read = Promise.withResolvers<void>();
+    hall = new Attachments({ ...options, whenRead: () => read.promise });
+    const [pasting, other] = [await attached(), await attached()];
+    pasting.type("a long text");
+    pasting.type("was on its way");
+    expect([pasting.isRead, other.isRead]).toEqual([false, true]);
+    read.resolve();
+    await giveSnapshots();
+    expect([pasting.isRead, typed]).toEqual([true, ["a long text", "was on its way"]]);
+  });
+
+  test("waits no longer for a terminal that has gone meanwhile", async () => {
+    hall = new Attachments({ ...options, whenRead: () => new Promise(() => undefined) });
+    const terminal = await attached({ owner: true });
+    terminal.type("a long text");
+    clock.advance(terminalLookEveryMs);
+    expect([terminal.words.at(-1), abandonments]).toEqual([{ is: "waiting" }, 0]);
+    // Nobody tells of its end, as nobody reads.
+    terminal.state = "terminated";
+    clock.advance(terminalLookEveryMs);
+    expect([abandonments, clock.delaysMs]).toEqual([1, []]);
   });
 
   test("and not taken is told once", async () => {
@@ -333,7 +451,9 @@ test.each([
   ["\x1b]11;rgb:0000/0000/0000\x07", true],
   ["\x1b[?0u\x1b[?2026;2$y", true],
   ["\x1bP>|xterm(380)\x1b\\", true],
-  ["\x1b[I", true],
+  ["\x1b[48;24;80;0;0t", true],
+  ["\x1b_Gi=31;OK\x1b\\", true],
+  ["\x1b[I", false],
   ["\x1b[A", false],
   ["\x1b[5~", false],
   ["\x1b[93;5u", false],
@@ -342,6 +462,75 @@ test.each([
   ["c", false],
 ])("%j is a terminal's own answer: %p", (text, expected) => {
   expect(isTerminalAnswer(Buffer.from(text, "latin1"))).toBe(expected);
+});
+
+test.each([
+  ["\x1b[I", true],
+  ["\x1b[O\x1b[I", true],
+  ["\x1b[Ix", false],
+  ["\x1bOA", false],
+])("%j tells of the focus: %p", (text, expected) => {
+  expect(isFocusReport(Buffer.from(text, "latin1"))).toBe(expected);
+});
+
+test("what the agent asks is answered by a terminal where there is one, and by nobody else", async () => {
+  expect([hall.answersQueries, hall.wasAttended]).toEqual([false, false]);
+  const terminal = await attached();
+  expect([hall.answersQueries, hall.wasAttended]).toEqual([true, true]);
+  terminal.visitor.gone();
+  expect([hall.answersQueries, hall.wasAttended]).toEqual([false, true]);
+});
+
+describe("an agent that is started in a terminal", () => {
+  beforeEach(() => {
+    hall = new Attachments({ ...options, isOwned: true });
+  });
+
+  test("is seen there from the first byte on, as it was printed, and what it asks is answered there alone", async () => {
+    show("\x1b]2;title\x07\x1b[c");
+    expect([hall.answersQueries, hall.wasAttended]).toEqual([true, false]);
+    const owner = new FakeTerminal(hall);
+    owner.say({ do: "attach", rows: 24, cols: 80, owner: true });
+    show("more");
+    expect([owner.screen, hall.answersQueries]).toEqual(["\x1b]2;title\x07\x1b[cmore", true]);
+    // Whoever comes later, this terminal included, sees the screen.
+    owner.say({ do: "detach" });
+    expect((await attached({ owner: true })).screen).toStartWith("ALL SCREEN");
+  });
+
+  test("is seen there also when it has ended at once", () => {
+    show("quick");
+    hall.ended({ code: 3, signal: null });
+    const owner = new FakeTerminal(hall);
+    owner.say({ do: "attach", rows: 24, cols: 80, owner: true });
+    expect([owner.screen, owner.words.at(-1)]).toEqual([
+      "quick",
+      { is: "ended", exit_code: 3, signal: null },
+    ]);
+  });
+
+  test("does not go on when the terminal never comes", async () => {
+    await attached();
+    clock.advance(ownerAttachMsMax);
+    expect(abandonments).toBe(1);
+  });
+
+  test("goes on when it has come, and left with a word", () => {
+    const owner = new FakeTerminal(hall);
+    owner.say({ do: "attach", rows: 24, cols: 80, owner: true });
+    owner.say({ do: "detach" });
+    owner.visitor.gone();
+    clock.advance(ownerAttachMsMax);
+    expect([abandonments, clock.delaysMs]).toEqual([0, []]);
+  });
+
+  test("waits with what is too much to keep, and after a while the screen must do", async () => {
+    show("x".repeat(attachmentBacklogBytesHigh + 1));
+    expect(holds).toEqual([true]);
+    clock.advance(attachmentHoldMsMax);
+    expect([holds, hall.answersQueries]).toEqual([[true, false], false]);
+    expect((await attached({ owner: true })).screen).toBe("ALL SCREEN");
+  });
 });
 
 describe("a terminal that goes", () => {
@@ -445,6 +634,13 @@ describe("when the agent ends", () => {
     expect(abandonments).toBe(0);
   });
 
+  test("whoever asks about it is told how", () => {
+    hall.ended(exit);
+    const terminal = new FakeTerminal(hall);
+    terminal.say({ do: "describe" });
+    expect(terminal.words).toMatchObject([{ description: { exit } }]);
+  });
+
   test("nothing that is typed goes anywhere any more", async () => {
     const terminal = await attached();
     hall.ended(exit);
@@ -497,18 +693,15 @@ describe("over real sockets", () => {
 
   test("a terminal attaches, types, is shown megabytes, and is told the end; the socket is its owner's and goes", async () => {
     const path = join(tempDir(), "a.tty");
-    writeFileSync(path, "left over");
     const keys: string[] = [];
-    const attachments = openAttachments({
+    const attachments = new Attachments({
+      ...options,
       path,
       clock: systemClock,
-      describe: () => description,
       snapshot: async () => "SCREEN",
       type: (bytes) => keys.push(Buffer.from(bytes).toString()) > 0,
-      interrupt: () => undefined,
-      resize: () => undefined,
-      abandoned: () => undefined,
     });
+    await attachments.listen();
     cleanup(() => attachments.close());
     expect(statSync(path).mode & 0o777).toBe(0o600);
     const { socket, seen } = await connect(path);
@@ -530,18 +723,49 @@ describe("over real sockets", () => {
     expect(statSync(path, { throwIfNoEntry: false })).toBeUndefined();
   });
 
-  test("where it cannot listen, it says so", () => {
-    expect(() =>
-      openAttachments({
-        path: join(tempDir(), "missing/a.tty"),
-        clock: systemClock,
-        describe: () => description,
-        snapshot: async () => "",
-        type: () => true,
-        interrupt: () => undefined,
-        resize: () => undefined,
-        abandoned: () => undefined,
-      }),
-    ).toThrow(/cannot listen on/);
+  test("who drives the agent by the way speaks with it as an orchestrator does, and is not ended with the terminals", async () => {
+    const path = join(tempDir(), "a.tty");
+    const orchestrators: Orchestrators = new Orchestrators({
+      clock: systemClock,
+      command: (peer) => orchestrators.answer(peer, { event: "Pong" }),
+      endsWithLast: false,
+      abandoned: () => undefined,
+    });
+    const attachments = new Attachments({
+      ...options,
+      path,
+      drive: (socket) => orchestrators.admit(socket, { isPassing: true }),
+    });
+    await attachments.listen();
+    let received = Buffer.alloc(0);
+    const driver = await Bun.connect({
+      unix: path,
+      socket: {
+        data(_, bytes) {
+          received = Buffer.concat([received, bytes]);
+        },
+      },
+    });
+    driver.write(encodeTerminalWord({ do: "drive" }));
+    const greeting = encodeShimWord({ is: "driving" });
+    await waitFor(() => received.length === greeting.length, { what: "the greeting" });
+    driver.write(encodeCommand({ cmd: "Ping" }));
+    await attachments.close();
+    const events = (): unknown[] =>
+      new FrameDecoder(shimFrameBytesMax)
+        .push(received.subarray(greeting.length))
+        .map((read) => read.kind === "frame" && parseEvent(read.payload));
+    await waitFor(() => events().length === 1, { what: "the answer" });
+    orchestrators.tell({ event: "Ready" });
+    await waitFor(() => events().length === 2, { what: "the event" });
+    expect(events()).toMatchObject([{ value: { event: "Pong" } }, { value: { event: "Ready" } }]);
+    await orchestrators.close();
+  });
+
+  test("where it cannot listen, it says so", async () => {
+    const [missing, taken] = [join(tempDir(), "missing/a.tty"), join(tempDir(), "a.tty")];
+    writeFileSync(taken, "somebody's");
+    expect(new Attachments({ ...options, path: missing }).listen()).rejects.toThrow(/cannot listen on/);
+    expect(new Attachments({ ...options, path: taken }).listen()).rejects.toThrow(/is not a socket/);
   });
 });

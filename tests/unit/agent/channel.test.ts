@@ -123,6 +123,22 @@ describe("writing", () => {
     expect(await slow).toBe("timed_out");
   });
 
+  test("the time in which this process itself was stopped is not the peer's", async () => {
+    socket.room = 2;
+    const slow = outcome(channel.send(frame("slow")));
+    clock.advance(100);
+    clock.suspend(60_000);
+    expect(channel.isOpen).toBe(true);
+    socket.room = 100;
+    channel.drained();
+    expect(await slow).toBe("sent");
+    socket.room = 2;
+    const never = outcome(channel.send(frame("never")));
+    clock.suspend(60_000);
+    clock.advance(2_000);
+    expect(await never).toBe("timed_out");
+  });
+
   test("the time is each frame's own", async () => {
     socket.room = 0;
     const outcomes = [channel.send(frame("a")), channel.send(frame("b"))].map(outcome);
@@ -201,6 +217,27 @@ describe("the end of what comes in", () => {
     channel.data(frame("later"));
     expect(received).toEqual(["before"]);
     expect(await sending).toBe("sent");
+  });
+
+  test("of a peer that still reads leaves the other direction open, once", async () => {
+    let last = 0;
+    channel = new Channel(optionsOf({ saidLast: () => void last++ }));
+    channel.data(frame("one"));
+    channel.inputEnded();
+    channel.inputEnded();
+    expect([received, ends, last, channel.isOpen]).toEqual([["one"], [], 1, true]);
+    expect(await outcome(channel.send(frame("still heard")))).toBe("sent");
+    channel.close();
+    expect([atThePeer(), socket.state]).toEqual([["still heard"], "ended"]);
+    channel.closed();
+    expect(ends).toEqual([{ kind: "clean" }]);
+  });
+
+  test("of a peer that still reads, but inside a frame, ends it", () => {
+    channel = new Channel(optionsOf({ saidLast: () => expect.unreachable() }));
+    channel.data(frame("four").subarray(0, 5));
+    channel.inputEnded();
+    expect([ends, socket.state]).toEqual([[{ kind: "inside_frame" }], "terminated"]);
   });
 
   test("while something waits to be written fails that", async () => {

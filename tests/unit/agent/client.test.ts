@@ -8,8 +8,10 @@ import { join } from "node:path";
 import { attachShim, type ShimClient, type ShimDeath, spawnShim } from "~/agent/client";
 import { systemClock } from "~/clock";
 import { MeshError } from "~/errors";
+import { encodeShimWord, encodeTerminalWord } from "~/wire/attachment";
 import { encodeFrame, FrameDecoder } from "~/wire/frame";
-import { shimFrameBytesMax, shimPingEveryMs, shimStaleMs } from "~/wire/limits";
+import { shimAnswerMsMax, shimFrameBytesMax, shimPingEveryMs, shimStaleMs } from "~/wire/limits";
+import { attachmentSocket } from "~/wire/paths";
 import { parseCommand, type ShimCommand, type ShimEvent } from "~/wire/shim";
 import { cleanup } from "../../support/cleanup";
 import { FakeClock } from "../../support/fake-clock";
@@ -377,6 +379,57 @@ describe("attaching", () => {
   });
 });
 
+describe("passing by, where terminals attach", () => {
+  const passing = { isLasting: false, isPassing: true };
+
+  /** Listens there, and answers what comes first with these bytes, one by one. */
+  function listen(answer: Uint8Array): { path: string; heard: () => string } {
+    const path = join(tempDir(), "s");
+    let heard = Buffer.alloc(0);
+    const listener = Bun.listen({
+      unix: attachmentSocket(path),
+      socket: {
+        async data(socket, bytes) {
+          const isFirst = heard.length === 0;
+          heard = Buffer.concat([heard, bytes]);
+          if (!isFirst) return;
+          for (const byte of answer) {
+            socket.write(Buffer.of(byte));
+            await Bun.sleep(0); // not a wait: each byte is a read of its own
+          }
+        },
+      },
+    });
+    cleanup(() => listener.stop(true));
+    return { path, heard: () => heard.toString("latin1") };
+  }
+
+  test("a client asks for the way, and then speaks as any other", async () => {
+    const { path, heard } = listen(
+      Buffer.concat([encodeShimWord({ is: "driving" }), frame({ event: "Ready" }), frame(idle)]),
+    );
+    const client = await attachShim(path, { ...listener(), clock: systemClock }, passing);
+    cleanup(() => client.close());
+    await waitFor(() => events.length === 2, { what: "the events behind the answer" });
+    expect(events).toMatchObject([{ event: "Ready" }, { event: "State" }]);
+    await client.kill();
+    await waitFor(() => heard().includes('{"cmd":"Kill"}'), { what: "the command" });
+    expect(heard()).toStartWith(Buffer.from(encodeTerminalWord({ do: "drive" })).toString("latin1"));
+  });
+
+  test("it gives up where there is no answer, and nothing goes on waiting where nobody is", async () => {
+    const clock = new FakeClock();
+    const nowhere = attachShim(join(tempDir(), "s"), { ...listener(), clock }, passing);
+    expect(await codeOf(nowhere)).toBe("no_such_agent");
+    expect(clock.delaysMs).toEqual([]);
+    const silent = codeOf(attachShim(listen(Buffer.of()).path, { ...listener(), clock }, passing));
+    await waitFor(() => clock.delaysMs.length === 1, { what: "the connection" });
+    clock.advance(shimAnswerMsMax);
+    expect(await silent).toBe("timed_out");
+    expect(clock.delaysMs).toEqual([]);
+  });
+});
+
 describe("a shim of our own", () => {
   /** In place of the executable: a program that gets `shim --fd 3 …`, as Bun runs it. */
   async function spawn(script: string, args: readonly string[] = []) {
@@ -428,6 +481,46 @@ describe("a shim of our own", () => {
     await waitFor(() => deaths.length === 1, { what: "the death" });
     expect(deaths).toEqual([{ why: "the shim ended with status 9", exitStatus: 9 }]);
     expect(await codeOf(shim.state())).toBe("answer_lost");
+  });
+
+  test("is heard to its last word, though it has ended", async () => {
+    // The socket's other end outlives the child, as it does in a busy moment of ours.
+    const later = `
+      const head = Buffer.alloc(4);
+      const text = JSON.stringify({ event: "Died", exit_code: 1, last_lines: "" });
+      head.writeUInt32BE(text.length);
+      await Bun.sleep(100);
+      require("node:fs").writeSync(3, Buffer.concat([head, Buffer.from(text)]));`;
+    const file = join(tempDir(), "later.ts");
+    await Bun.write(file, later);
+    const shim = await spawn(
+      `Bun.spawn([process.execPath, ${JSON.stringify(file)}], { stdio: ["ignore", "ignore", "ignore", 3] });
+      process.exit(9);`,
+    );
+    expect(await shim.exited).toBe(9);
+    await waitFor(() => deaths.length === 1, { what: "the death" });
+    expect(events).toEqual([{ event: "Died", exit_code: 1, last_lines: "" }]);
+  });
+
+  test("whose connection does not end with it is dead all the same", async () => {
+    const shim = await spawn(
+      `Bun.spawn(["sleep", "5"], { stdio: ["ignore", "ignore", "ignore", 3] });
+      process.exit(9);`,
+    );
+    expect(await shim.exited).toBe(9);
+    await waitFor(() => deaths.length === 1, { what: "the death" });
+    expect(deaths).toEqual([{ why: "the shim ended with status 9", exitStatus: 9 }]);
+  });
+
+  test("that cannot be started says so", async () => {
+    const start = (changes: { executable?: string[]; cwd?: string }) =>
+      spawnShim({
+        ...{ executable: [process.execPath], args: [], env: {}, cwd: "/", clock: systemClock },
+        ...listener(),
+        ...changes,
+      });
+    expect(await codeOf(start({ executable: ["/no/such/claudemesh"] }))).toBe("internal");
+    expect(await codeOf(start({ cwd: "/no/such/directory" }))).toBe("internal");
   });
 
   test("that is killed is dead", async () => {

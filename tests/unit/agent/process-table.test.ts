@@ -4,6 +4,8 @@ import {
   childrenOf,
   environmentOf,
   findProcess,
+  ignoredSignalsOf,
+  isDescendant,
   listProcesses,
   parsePs,
   parseStat,
@@ -29,11 +31,30 @@ test.each([
     session: "89",
     started: 987654,
     isZombie: false,
+    isStopped: state === "T",
   });
 });
 
 test("what has ended is told from what runs", () => {
   expect(parseStat(`1 (sh) Z 1 1 0 ${rest}`)).toMatchObject({ isZombie: true, session: "" });
+});
+
+test.if(isLinux)(
+  "which signals a process ignores can be told, and is nothing for one that is gone",
+  async () => {
+    const child = Bun.spawn(["sh", "-c", "trap '' TERM; echo; exec sleep 86400"]);
+    cleanup(async () => {
+      child.kill("SIGKILL");
+      await child.exited;
+    });
+    for await (const _ of child.stdout) break;
+    expect([ignoredSignalsOf(child.pid) & (1n << 14n), ignoredSignalsOf(2 ** 30)]).toEqual([1n << 14n, 0n]);
+  },
+);
+
+test("what a process has started is told from what it has not", () => {
+  expect(isDescendant(process.pid, process.ppid)).toBe(true);
+  expect([isDescendant(process.ppid, process.pid), isDescendant(2 ** 30, 1)]).toEqual([false, false]);
 });
 
 test("ps on macOS", () => {
@@ -55,6 +76,7 @@ test("ps on macOS", () => {
     session: "ttys003",
     started: Date.UTC(2025, 10, 20, 17, 5, 6) / 1000,
     isZombie: false,
+    isStopped: false,
   });
   expect(table.get(502)?.isZombie).toBe(true);
 });

@@ -45,6 +45,8 @@ const waits = "exec sleep 86400";
 const kinds: Record<string, (child: string) => string> = {
   "a child": (child) => `sh ${child} one &`,
   "a child that ignores TERM and HUP": (child) => `sh ${child} one deaf &`,
+  "a child that ignores TERM alone": (child) => `sh ${child} one shell &`,
+  "one that has gone on after it had stopped the agent": (child) => `kill -s STOP $$; sh ${child} one &`,
   "a child of a child": (child) => `sh -c 'sh ${child} one & wait' &`,
   "a session of its own": (child) => `setsid sh ${child} one &`,
   "a deaf session of its own": (child) => `setsid sh ${child} one deaf &`,
@@ -59,6 +61,7 @@ const kinds: Record<string, (child: string) => string> = {
 
 const childScript = (dir: string): string => `
 [ "$2" = deaf ] && trap '' TERM HUP
+[ "$2" = shell ] && trap '' TERM
 echo $$ >${dir}/$1.new
 mv ${dir}/$1.new ${dir}/$1
 [ "$2" = stopped ] && kill -s STOP $$
@@ -175,7 +178,8 @@ describe.if(isLinux)("an agent and what it started", () => {
       const other = stranger();
       const { ask, said, agent, started, watchdog, marked, exited } = await host(kind, { count });
       expect([agent, ...started].every(isAlive)).toBe(true);
-      ask("end");
+      // How long it has after SIGTERM by default, a test of its own says.
+      ask("end 200");
       await waitFor(() => said().includes("left []"), { what: "all of it to be ended", timeoutMs: 15_000 });
       expect([agent, ...started].filter(isAlive)).toEqual([]);
       expect(marked()).toEqual([]);
@@ -188,26 +192,30 @@ describe.if(isLinux)("an agent and what it started", () => {
     30_000,
   );
 
-  test.each(cases)(
-    "is ended by the watchdog when the shim is killed: %s",
-    async (kind, count) => {
-      const other = stranger();
-      const { pid, said, agent, started, watchdog, marked, exited } = await host(kind, { count });
-      // What has lost every sign but its parent, which is the shim, must have been told to the watchdog.
-      if (kind.includes("empty")) {
-        const looks = (): number => said().filter((line) => line === "looked").length;
-        const before = looks();
-        await waitFor(() => looks() >= before + 2, { what: "the shim to look at its orphans" });
-      }
-      process.kill(pid, "SIGKILL");
-      await exited;
-      await waitFor(allGone([agent, ...started]), { what: "all of it to be ended", timeoutMs: 10_000 });
-      await waitFor(() => marked().length === 0, { what: "nothing to carry its mark" });
-      await waitFor(allGone([watchdog]), { what: "the watchdog to end" });
-      expect(isAlive(other)).toBe(true);
-    },
-    30_000,
-  );
+  async function endsWithoutShim(kind: string, count: number): Promise<void> {
+    const { pid, said, agent, started, watchdog, marked, exited } = await host(kind, { count });
+    // What has lost every sign but its parent, which is the shim, must have been told to the watchdog.
+    if (kind.includes("empty")) {
+      const looks = (): number => said().filter((line) => line === "looked").length;
+      const before = looks();
+      await waitFor(() => looks() >= before + 2, { what: "the shim to look at its orphans" });
+    }
+    process.kill(pid, "SIGKILL");
+    await exited;
+    await waitFor(allGone([agent, ...started]), {
+      what: `all of it to be ended: ${kind}`,
+      timeoutMs: 15_000,
+    });
+    await waitFor(() => marked().length === 0, { what: `nothing to carry its mark: ${kind}` });
+    await waitFor(allGone([watchdog]), { what: `the watchdog to end: ${kind}` });
+  }
+
+  test("is ended by the watchdog when the shim is killed, whatever it is", async () => {
+    const other = stranger();
+    // All at a time, for they mostly wait.
+    await Promise.all(cases.map(([kind, count]) => endsWithoutShim(kind, count)));
+    expect(isAlive(other)).toBe(true);
+  }, 60_000);
 
   test("is ended without a terminal as well", async () => {
     const { pid, agent, started, watchdog, exited } = await host("a deaf session of its own", {
@@ -235,6 +243,22 @@ describe.if(isLinux)("an agent and what it started", () => {
     expect(performance.now() - began).toBeGreaterThan(1_900);
     expect(deaf.said()).toContain("agent ended with SIGTERM");
   });
+
+  test.if(isLinux)("what ignores SIGTERM alone, as a shell does, is not kept waiting either", async () => {
+    const shell = await host("a child that ignores TERM alone");
+    const began = performance.now();
+    shell.ask("end");
+    await waitFor(() => shell.said().includes("left []"), { what: "it to be ended" });
+    expect(performance.now() - began).toBeLessThan(1_500);
+  });
+
+  test.if(isLinux)(
+    "an agent that stops itself goes on: no shell is there that would see to that",
+    async () => {
+      const { started } = await host("one that has gone on after it had stopped the agent");
+      expect(started.every(isAlive)).toBe(true);
+    },
+  );
 
   test("an agent that has ended by itself leaves what it started, which is ended then", async () => {
     const { agent, started, ask, said, exited } = await host("a session of its own");
@@ -358,6 +382,7 @@ describe("what belongs to an agent", () => {
     session: "50",
     started: 1_000,
     isZombie: false,
+    isStopped: false,
     ...changes,
   });
   const known: Known = { root: { pid: 100, started: 1_000, group: 100, session: "100" }, orphans: [] };

@@ -2,7 +2,7 @@
 import { expect, test } from "bun:test";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { builtInProfiles, loadProfile, parseProfile, profileFor } from "~/agent/profile";
+import { builtInProfiles, commandWith, loadProfile, parseProfile, profileFor } from "~/agent/profile";
 import { MeshError } from "~/errors";
 import { profileFileBytesMax } from "~/wire/limits";
 import { tempDir } from "../../support/temp-dir";
@@ -38,9 +38,19 @@ paste = false
 settle_ms = 100
 drop = ['^--']
 
+interrupts = 2
+questions = ['^y/n']
+working_titles = ['^\\*']
+args = ["--plain"]
+env = { NO_COLOR = "1" }
+
 [[dialogs]]
 when = 'continue\\?'
 keys = "y\\r"
+
+[[dialogs]]
+when = 'trust'
+choose = '^yes'
 `;
   for (const name of ["mine", "claude"]) {
     const profile = loadProfile(name, withProfile(name, own));
@@ -50,9 +60,15 @@ keys = "y\\r"
       paste: false,
       settle_ms: 100,
       exhausted: ["no more room"],
+      interrupts: 2,
+      args: ["--plain"],
+      env: { NO_COLOR: "1" },
     });
     expect(profile.idle[0]?.test("READY? ")).toBe(true);
-    expect(profile.dialogs[0]?.keys).toBe("y\r");
+    expect(profile.dialogs).toEqual([
+      { when: expect.any(RegExp), keys: "y\r" },
+      { when: expect.any(RegExp), choose: expect.any(RegExp) },
+    ]);
   }
 });
 
@@ -69,6 +85,15 @@ test.each(programs)("the profile for %s is %s where none is named", (program, pr
   expect(profileFor(program, "/nonexistent").name).toBe(profile);
 });
 
+test("the arguments of a profile go first, where the program is called as it is", () => {
+  const codex = loadProfile("codex", "/nonexistent");
+  expect(codex.args.length).toBeGreaterThan(0);
+  expect(commandWith(codex, ["/opt/codex", "-m", "x"])).toEqual(["/opt/codex", ...codex.args, "-m", "x"]);
+  expect(commandWith(codex, ["node", "codex.js"])).toEqual(["node", "codex.js"]);
+  const kiro = { ...loadProfile("kiro", "/nonexistent"), args: ["--plain"] };
+  expect(commandWith(kiro, ["kiro-cli", "chat"])).toEqual(["kiro-cli", "--plain", "chat"]);
+});
+
 test("a program of one's own profile's name", () => {
   expect(profileFor("/opt/aider", withProfile("aider", "idle = ['>']")).name).toBe("aider");
 });
@@ -79,6 +104,12 @@ const bad: [what: string, text: string | Uint8Array, said: RegExp][] = [
   ["no regular expression", "idle = ['[']", /^config_invalid: .*not a regular expression/],
   ["a key that does not exist", "idle = ['x']\nworks = ['y']", /^config_invalid: .*works/],
   ["a number out of range", "idle = ['x']\nlines = 0", /^config_invalid: .*lines/],
+  [
+    "a variable of no name",
+    "idle = ['x']\nenv = { 'A=B' = 'c' }",
+    /^config_invalid: .*not the name of a variable/,
+  ],
+  ["a dialog that nothing answers", "idle = ['x']\ndialogs = [{ when = 'y' }]", /^config_invalid: .*dialogs/],
   ["no UTF-8", Uint8Array.of(0xff, 0xfe), /^config_invalid: .*UTF-8/],
   ["too much", `# ${"x".repeat(profileFileBytesMax)}`, /^config_invalid: .*at most/],
 ];
@@ -106,6 +137,11 @@ test("what is left out has its default", () => {
     idle_at_cursor: false,
     working: [],
     dialogs: [],
+    args: [],
+    env: {},
+    questions: [],
+    working_titles: [],
+    interrupts: 1,
     allowed_tools: [],
   });
 });

@@ -2,7 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import { coverEchoes, echoOf, findEchoes, typeable } from "~/agent/echo";
 import { loadProfile, type Profile } from "~/agent/profile";
-import { couldMislead, isUnsubmitted, recognise, type View } from "~/agent/recognition";
+import { couldMislead, isUnsubmitted, keysFor, recognise, type View } from "~/agent/recognition";
 
 const nowhere = "/nonexistent";
 const profiles = {
@@ -12,9 +12,9 @@ const profiles = {
   kiro: loadProfile("kiro", nowhere),
 };
 
-const screen = (text: string, cursorLine?: number): View => {
+const screen = (text: string, cursorLine?: number, title = ""): View => {
   const lines = text.split("\n");
-  return { lines, beforeCursor: lines[cursorLine ?? lines.length - 1] ?? "", cursorLine };
+  return { title, lines, beforeCursor: lines[cursorLine ?? lines.length - 1] ?? "", cursorLine };
 };
 
 const seen = (profile: Profile, view: View, texts: readonly string[] = [], wasIdle = true): string => {
@@ -23,6 +23,10 @@ const seen = (profile: Profile, view: View, texts: readonly string[] = [], wasId
 };
 
 const box = (input: string) => `╭────╮\n│ > ${input}\n╰────╯`;
+/** The bottom of Claude Code since it has no box any more, and of Codex. */
+const field = (input: string, hint: string) => `────\n❯ ${input}\n────\n  ${hint}`;
+const codexField = (input: string) =>
+  ` \n › ${input}\n \n  gpt-5.4 default · ~/project\n  ? for shortcuts`.replace(" ›", "›");
 
 const looks: [profile: keyof typeof profiles, screen: string, sight: string][] = [
   ["generic", "user@host:~$ ", "idle"],
@@ -41,13 +45,30 @@ const looks: [profile: keyof typeof profiles, screen: string, sight: string][] =
     "working",
   ],
   ["claude", `ctrl+b to run in background\n${box("")}\n  ⏵⏵ bypass permissions on`, "working"],
-  ["claude", `esc to interrupt\n1\n2\n3\n4\n5\n⏵⏵ bypass permissions on`, "idle"],
+  ["claude", `esc to interrupt\n1\n2\n3\n4\n5\n6\n7\n⏵⏵ bypass permissions on`, "idle"],
+  ["claude", field("", "⏸ manual mode on · ? for shortcuts · ← for agents"), "idle"],
+  ["claude", field("", "⏵⏵ auto mode on (shift+tab to cycle) · ← for agents"), "idle"],
+  ["claude", field('Try "fix the tests"', "⏸ plan mode on (shift+tab to cycle)"), "idle"],
+  ["claude", field("", "paste again to expand"), "idle"],
+  ["claude", field("1", "my own status line"), "idle"],
+  ["claude", field("", "⏸ manual mode on · esc to interrupt · ← for agents"), "working"],
+  [
+    "claude",
+    `${field("", "⏸ manual mode on · esc to interrupt · ← for agents")}\n        ◐ medium · /effort`,
+    "working",
+  ],
+  ["claude", `✶ Shimmying… \n\n${field("a draft", "⏸ manual mode on")}`, "working"],
+  ["claude", `· Fixing the tests… (1m 3s · ↓ 2.1k tokens)\n\n${field("", "⏸ manual mode on")}`, "working"],
+  ["claude", `✻ Baked for 4s · done 6:44 PM\n\n${field("", "⏸ manual mode on")}`, "idle"],
+  ["claude", `● Press esc to interrupt it.\n\n${field("", "⏸ manual mode on")}`, "idle"],
   ["claude", "Loading…", "-"],
   ["claude", `${box("")}\n  shift+tab\n\n\n\n\n\n\n\n`, "idle"],
   ["codex", "› Ask Codex to do anything\n\n  98% context left", "idle"],
   ["codex", "• Working (3s • esc to interrupt)\n\n› Ask Codex", "working"],
   ["codex", "Starting MCP servers (1/2)\n› ", "working"],
   ["codex", "• Executing ls\n› ", "working"],
+  ["codex", `• I was executing it.\n${codexField("Ask Codex to do anything")}`, "idle"],
+  ["codex", `◦ Working (0s • esc to interrupt)\n${codexField("Ask Codex to do anything")}`, "working"],
   ["kiro", "> ", "idle"],
   ["kiro", "Kiro>", "idle"],
   ["kiro", "│ ask a question or describe a task", "idle"],
@@ -58,6 +79,100 @@ const looks: [profile: keyof typeof profiles, screen: string, sight: string][] =
 
 test.each(looks)("%s: %j is %s", (name, text, sight) => {
   expect(seen(profiles[name], screen(text))).toBe(sight);
+});
+
+const titled: [profile: keyof typeof profiles, title: string, sight: "idle" | "working"][] = [
+  ["claude", "◐ Claude Code", "working"],
+  ["claude", "◑ Claude Code", "working"],
+  ["claude", "✳ Claude Code", "idle"],
+  ["claude", "", "idle"],
+  ["codex", "⠹ project", "working"],
+  ["codex", "project", "idle"],
+  ["codex", "[ ! ] Action Required | project", "idle"],
+];
+test.each(titled)("%s entitled %j is %s, whatever else it shows", (name, title, sight) => {
+  const bottom = name === "claude" ? field("a draft", "⏸ manual mode on") : codexField("Ask Codex");
+  const recognised = recognise(profiles[name], screen(`● answer\n${bottom}`, 1, title), [], true);
+  expect([recognised.sight, recognised.isIdleToo]).toEqual([sight, sight === "working"]);
+});
+
+describe("a question that a person has to answer", () => {
+  const questions: [profile: keyof typeof profiles, screen: string, question: string][] = [
+    [
+      "claude",
+      "● Bash(touch x)\n  ⎿  Waiting…\n\n────\n Bash command\n touch x\n╌╌╌\n Do you want to proceed?\n ❯ 1. Yes\n   2. No\n\n Esc to cancel · Tab to amend",
+      "Do you want to proceed?",
+    ],
+    [
+      "claude",
+      "────\n Edit file\n Do you want to make this edit to a.ts?\n ❯ 1. Yes\n   2. Yes, allow all edits during this session (shift+tab)\n   3. No\n\n Esc to cancel · Tab to amend",
+      "Do you want to make this edit to a.ts?",
+    ],
+    [
+      "claude",
+      "────\n  WARNING: Claude Code running in Bypass Permissions mode\n\n  By proceeding, you accept.\n\n  ❯ No, exit\n    Yes, I accept\n\n  Enter to confirm · Esc to cancel",
+      "WARNING: Claude Code running in Bypass Permissions mode",
+    ],
+    [
+      "claude",
+      "────\n  Detected a custom API key\n\n  Do you want to use this API key?\n\n    Yes\n  ❯ No (recommended)\n\n  Enter to confirm · Esc to cancel",
+      "Do you want to use this API key?",
+    ],
+    [
+      "codex",
+      "  Would you like to run the following command?\n\n  $ touch x\n\n› 1. Yes, proceed (y)\n  2. No, and tell Codex what to do differently (esc)\n\n  Press enter to confirm or esc to cancel",
+      "Would you like to run the following command?",
+    ],
+    [
+      "codex",
+      "  Trust this folder? Codex can read.\n\n› 1. Trust and continue\n  2. Back\n\n  enter continue · esc back",
+      "Trust this folder?",
+    ],
+  ];
+  test.each(questions)("%s: %j", (name, text, question) => {
+    const recognised = recognise(profiles[name], screen(text), [], true);
+    expect(recognised).toMatchObject({ question, sight: "working", isIdleToo: false });
+    expect(recognise(profiles[name], screen(text), [], false)).toMatchObject({ question, sight: undefined });
+  });
+
+  const none: [profile: keyof typeof profiles, screen: string][] = [
+    ["claude", `● Enter to confirm · Esc to cancel\n\n${field("", "⏸ manual mode on")}`],
+    ["claude", field("Enter to confirm", "⏸ manual mode on · esc to interrupt")],
+    ["codex", `• Press enter to confirm.\n${codexField("Press enter to confirm")}`],
+    ["generic", "Enter to confirm"],
+  ];
+  test.each(none)("%s: %j is none", (name, text) => {
+    expect(recognise(profiles[name], screen(text), [], true).question).toBeUndefined();
+  });
+});
+
+describe("what answers a question at the start", () => {
+  const [up, down, enter] = ["\x1b[A", "\x1b[B", "\r"];
+  const cases: [profile: keyof typeof profiles, screen: string, keys: string | undefined][] = [
+    [
+      "claude",
+      "Is this one you trust?\n\n ❯ No, exit\n   Yes, I trust this folder\n\n Enter to confirm",
+      down,
+    ],
+    [
+      "claude",
+      "Is this one you trust?\n\n   No, exit\n ❯ Yes, I trust this folder\n\n Enter to confirm",
+      enter,
+    ],
+    ["claude", "Is this one you trust?\n\n   Yes, I trust this folder\n ❯ No, exit\n\n Enter to confirm", up],
+    ["claude", "Do you trust the files in this folder?\n\n❯ 1. Yes, proceed\n  2. No, exit", enter],
+    ["claude", "│ Do you trust this folder?   │\n│   1. No, exit  │\n│ ❯ 2. Yes, proceed │", enter],
+    ["claude", "Is this one you trust?\n\n ❯ No, exit", undefined],
+    ["claude", "Is this one you trust?", undefined],
+    ["codex", "  Trust this folder?\n\n› 1. Trust and continue\n  2. Back to Agent Command Center", enter],
+    ["codex", "  Do you trust the contents of this directory?\n\n  1. Yes, continue\n› 2. No, quit", up],
+    ["kiro", "Press enter to continue", enter],
+  ];
+  test.each(cases)("%s: %j", (name, text, keys) => {
+    const [dialog] = profiles[name].dialogs;
+    if (dialog === undefined) throw new Error("it has no dialogs");
+    expect(keysFor(dialog, text.split("\n"))).toBe(keys);
+  });
 });
 
 test("before the first prompt, what is no prompt may still be starting", () => {
@@ -82,6 +197,17 @@ describe("a full context", () => {
     ["they wrote “context window is full”", "-"],
     ["grep 'prompt is too long' log", "-"],
     ["● It says that the context window is full when\n  the prompt is too long for it.", "-"],
+    ["● It says:\n\n  prompt is too long\n\n    Context window exceeded\n  more", "-"],
+    ["  of an answer that began above, the context window is full\n\n  prompt is too long", "-"],
+    ["● Prompt is too long: that is what the log says.", "-"],
+    ["❯ what does it mean that the\n  prompt is too long\n\n  and the context window is full?", "idle"],
+    ["● Bash(cat log)\n  ⎿  prompt is too long\n     context limit reached", "-"],
+    ["● Bash(cat log)\n  ⎿  hi\n  ⎿  Prompt is too long · /clear to start fresh", "- exhausted"],
+    ["● github - search (MCP)(query: x)\n  ⎿  the context window is full", "-"],
+    ["❯ go\n  ⎿  Prompt is too long · the request is ~215000 tokens\n     (limit 200000)", "idle exhausted"],
+    ["● API Error: 400 it is broken\n\n  ⎿  Prompt is too long", "- exhausted"],
+    ["✻ Conversation is too long", "- exhausted"],
+    ["  ⎿  Context low (8% remaining) · Run /compact to compact & continue", "- approaching"],
     ["● It works.\n\nThe context window is full.", "- exhausted"],
     ["● It works.\n  ⎿  Context limit reached", "- exhausted"],
     [`the context window is full${"\nx".repeat(12)}`, "-"],
@@ -93,7 +219,7 @@ describe("a full context", () => {
 
 describe("a message that quotes a phrase changes nothing", () => {
   const hint = "  ⏵⏵ bypass permissions on (shift+tab to cycle)";
-  const quoting = "what does it mean when the context window is full, or near it? Press esc to interrupt.";
+  const quoting = "what does it mean when the context window is full, or near it? (esc to interrupt)";
   const cases: [what: string, lines: string[], text?: string][] = [
     ["in the input", [`│ > ${quoting} │`, hint]],
     ["in the history", [`> ${quoting}`, "", "│ > │", hint]],
@@ -101,8 +227,8 @@ describe("a message that quotes a phrase changes nothing", () => {
       "wrapped by the agent, with an indent",
       [
         "> what does it mean when the context window",
-        "  is full, or near it? Press esc to",
-        "  interrupt.",
+        "  is full, or near it? (esc to",
+        "  interrupt)",
         "",
         hint,
       ],
@@ -112,12 +238,12 @@ describe("a message that quotes a phrase changes nothing", () => {
       [
         "> what do",
         "  es it mean when the context window is full, or ne",
-        "  ar it? Press esc to interrupt.",
+        "  ar it? (esc to interrupt)",
         hint,
       ],
     ],
     ["in both", [`> ${quoting}`, "", `│ > ${quoting}`, hint]],
-    ["with its beginning scrolled away", ["  is full, or near it? Press esc to interrupt.", "", hint]],
+    ["with its beginning scrolled away", ["  is full, or near it? (esc to interrupt)", "", hint]],
     [
       "cut off by the edge of the input",
       ["│ > what does it mean when the context window is full, or n", hint],
@@ -141,8 +267,10 @@ describe("a message that quotes a phrase changes nothing", () => {
   test.each(cases)("%s", (_, lines, text = quoting) => {
     const view = screen(lines.join("\n"));
     expect(seen(profiles.claude, view, [text])).toBe("idle");
-    // It is the echo that makes the difference.
-    expect(seen(profiles.claude, view)).not.toBe("idle");
+    // Also where nothing but the echo tells it from what the agent says.
+    const plain = { ...profiles.claude, prompt: undefined, answer: undefined };
+    expect(seen(plain, view, [text])).toBe("idle");
+    expect(seen(plain, view)).not.toBe("idle");
   });
 
   test("but what the agent says itself beside it counts", () => {
@@ -168,8 +296,8 @@ describe("a message that quotes a phrase changes nothing", () => {
 test("echoes are found whole, and short texts are never looked for", () => {
   const lines = ["", "> hello wor", "  ld", "hello", "> hello world"];
   expect(findEchoes(lines, echoOf("hello world"), false)).toEqual([
-    { start: 1, end: 3, prefix: 2 },
-    { start: 4, end: 5, prefix: 2 },
+    { start: 1, end: 3, prefix: 2, isWhole: true },
+    { start: 4, end: 5, prefix: 2, isWhole: true },
   ]);
   expect(findEchoes(["abc"], echoOf("abc"), true)).toEqual([]);
   expect(coverEchoes(lines, [echoOf("hello world")])).toEqual(["", "> □", "□", "hello", "> □"]);

@@ -9,11 +9,18 @@ const answer = (
   profile: string,
   text: string,
   printed: string,
-  options: { isReprinted?: boolean; prompt?: string } = {},
+  options: { isReprinted?: boolean; prompt?: string; input?: string[] } = {},
 ): string =>
   answerOf(
     loadProfile(profile, "/nonexistent"),
-    { lines: printed.split("\n"), isReprinted: false, isCursorLast: true, prompt: "$ ", ...options },
+    {
+      lines: printed.split("\n"),
+      isReprinted: false,
+      isCursorLast: true,
+      prompt: "$ ",
+      input: [],
+      ...options,
+    },
     echoOf(text),
   );
 
@@ -82,6 +89,62 @@ const agents: [profile: string, what: string, text: string, printed: string, ans
     "yes\nmore",
   ],
   [
+    "claude",
+    "code, lists and a table, as indented as they were",
+    "code",
+    "❯ code    \n\n● Here:\n\n  for (;;) {\n    if (a) {\n\n      b();\n    }\n  }\n\n  - one\n    - two\n\n  ┌───┬───┐\n  │ a │ b │\n  └───┴───┘\n\n  ---\n\n✻ Baked for 1m 4s · done 6:44 PM\n\n────\n❯ \n────\n  ⏸ manual mode on",
+    "Here:\n\nfor (;;) {\n  if (a) {\n\n    b();\n  }\n}\n\n- one\n  - two\n\n┌───┬───┐\n│ a │ b │\n└───┴───┘\n\n---",
+  ],
+  [
+    "claude",
+    "a heading that is shown as one",
+    "# remember this\nand that",
+    "❯ remember this     \n\n  and that    \n  \n● I will.\n\n✻ Worked for 0s · done 6:43 PM",
+    "I will.",
+  ],
+  [
+    "claude",
+    "a long text of which some is not shown",
+    Array.from({ length: 99 }, (_, index) => `row ${index} of many`).join("\n"),
+    "❯ row 0 of many\n  row 1 of many\n  row 2 of many\n  ──── (95 lines hidden) ────\n  row 98 of many\n  \n● row 3 of many",
+    "row 3 of many",
+  ],
+  [
+    "claude",
+    "a command of its own",
+    "!echo bang",
+    "❯ !echo bang\n  ⎿  bang\n\n● It said so.",
+    "⎿  bang\n\nIt said so.",
+  ],
+  [
+    "claude",
+    "a command that it shows no more",
+    "/nothing",
+    "● Unknown command: /nothing",
+    "Unknown command: /nothing",
+  ],
+  [
+    "claude",
+    "an answer to a text with joined characters",
+    "families 👩‍👩‍👧‍👦 are large",
+    "❯ families 👩‍  are large\n  \n● Some.",
+    "Some.",
+  ],
+  [
+    "codex",
+    "a list and a table, as indented as they were",
+    "code",
+    "› code\n\n\n• Here:\n\n  • one\n      • two\n\n   name\n  ━━━━━━\n   a\n\n  > quoted\n\n  Worked for 1m 02s • 19:06\n \n \n› Ask Codex to do anything",
+    "Here:\n\n• one\n    • two\n\n name\n━━━━━━\n a\n\n> quoted",
+  ],
+  [
+    "codex",
+    "what it says itself",
+    "full",
+    "› full\n\n\n■ Codex ran out of room.",
+    "■ Codex ran out of room.",
+  ],
+  [
     "kiro",
     "an answer",
     "go on",
@@ -92,6 +155,25 @@ const agents: [profile: string, what: string, text: string, printed: string, ans
 ];
 test.each(agents)("%s: %s", (profile, _, text, printed, expected) => {
   expect(answer(profile, text, printed)).toBe(expected);
+});
+
+test("the input, and all that stands below it, is no answer, as far as it was printed anew", () => {
+  const input = ["❯ ", "────", "  my own status: 12 k", "     ◐ medium · /effort"];
+  const printed = "❯ go on\n\n● yes";
+  for (const below of [
+    "",
+    "\n\n  my own status: 12 k",
+    "\n\n  my own status: 12 k\n     ◐ medium · /effort",
+    "\n\n────\n❯ \n────\n  my own status: 12 k\n     ◐ medium · /effort\n",
+  ]) {
+    expect(answer("claude", "go on", printed + below, { input })).toBe("yes");
+  }
+  expect(answer("claude", "go on", `${printed}\n  no`, { input })).toBe("yes\nno");
+});
+
+test("where everything was printed again and the echo looks otherwise, what was said last counts", () => {
+  const printed = "Claude Code\n\n❯ before\n\n● first\n\n❯ heading\n\n● second";
+  expect(answer("claude", "# heading", printed, { isReprinted: true })).toBe("second");
 });
 
 const alike: [text: string, answer: string][] = [

@@ -60,6 +60,24 @@ describe("captures", () => {
   });
 });
 
+test.each(["L", "M", "S", "T", "I", "Z", "b"])(
+  "a sequence that asks for billions (%s) neither holds anything up nor breaks the screen",
+  async (final) => {
+    const { screen } = await screenOf();
+    const began = performance.now();
+    await print(screen, `a\x1b[2147483647${final}`.repeat(50));
+    await print(screen, "\x1bcgoes on");
+    expect(screen.capture(null).content).toBe("goes on");
+    expect(performance.now() - began).toBeLessThan(1_000);
+  },
+);
+
+test("as many as there are are still done", async () => {
+  const { screen } = await screenOf();
+  await print(screen, "a\r\nb\x1b[5S\x1b[Hx\x1b[99b");
+  expect(screen.capture(null).content).toBe("x".repeat(100).match(/.{20}/g)?.join("\n") ?? "");
+});
+
 test("a view has whole lines, and the line before the cursor", async () => {
   const { screen } = await screenOf(5, 10);
   await print(screen, "0123456789abcdef\r\nnext");

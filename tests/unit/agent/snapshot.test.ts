@@ -38,6 +38,9 @@ const screens: [name: string, output: string][] = [
   ["a line as long as the screen is wide", "12345678901234567890"],
   ["a line that is broken by the edge", "123456789012345678901234567890\r\nx"],
   ["more than fits", Array.from({ length: 30 }, (_, n) => `line ${n}`).join("\r\n")],
+  ["a background below the last text", "one\x1b[44m\x1b[J\x1b[4;5H\x1b[48;2;1;2;3m\x1b[3X\x1b[2;2H\x1b[m"],
+  ["nothing but a background", "\x1b[48;5;200m\x1b[2J\x1b[3;3H"],
+  ["a background on the alternate screen", "$ vi\x1b[?1049h\x1b[41m\x1b[2J\x1b[3;3Hx\x1b[1;1H"],
   ["the alternate screen over text", "below\r\nit\x1b[?1049h\x1b[2J\x1b[3;3Hfull screen"],
 ];
 

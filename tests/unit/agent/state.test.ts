@@ -72,6 +72,7 @@ const message = (id: string | undefined, body = `text of ${id}`): Happening =>
 const shutdown = (timeout_secs: number): Happening =>
   command({ cmd: "Shutdown", timeout_secs, reason: "requested" });
 const kill = command({ cmd: "Kill" });
+const abandoned: Happening = { kind: "abandoned" };
 const collected: Happening = { kind: "collected", response: "answer", lastLines: "lines" };
 const ended = (code: number | null, signal: string | null = null): Happening => ({
   kind: "ended",
@@ -111,6 +112,7 @@ const situations = {
   exhausted: [{ kind: "started" }, saw("idle"), saw("exhausted")],
   interrupted: [{ kind: "started" }, saw("idle"), shutdown(5)],
   killed: [{ kind: "started" }, saw("idle"), kill],
+  abandoned: [{ kind: "started" }, saw("idle"), abandoned],
   dead: [{ kind: "started" }, saw("idle"), ended(3)],
 } satisfies Record<string, Happening[]>;
 type Situation = keyof typeof situations;
@@ -140,13 +142,23 @@ const table: Record<string, { happening: Happening; does: Partial<Record<Situati
       "working, one waits": ["no settled"],
       interrupted: ["StateChanged idle working"],
       killed: ["StateChanged idle working"],
+      abandoned: ["StateChanged idle working"],
     },
   },
   "the context is full": {
     happening: saw("exhausted"),
     does: {
       ...everywhere(
-        ["starting", "idle", "submitting", "working", "working by itself", "interrupted", "killed"],
+        [
+          "starting",
+          "idle",
+          "submitting",
+          "working",
+          "working by itself",
+          "interrupted",
+          "killed",
+          "abandoned",
+        ],
         (state) => [
           "no startup",
           "no settled",
@@ -184,6 +196,7 @@ const table: Record<string, { happening: Happening; does: Partial<Record<Situati
         "exhausted",
         "interrupted",
         "killed",
+        "abandoned",
       ],
       () => ["ContextApproaching"],
     ),
@@ -202,7 +215,7 @@ const table: Record<string, { happening: Happening; does: Partial<Record<Situati
         ],
         () => ["Warning"],
       ),
-      ...everywhere(["exhausted", "interrupted", "killed", "dead"], () => ["DeliveryFailed b"]),
+      ...everywhere(["exhausted", "interrupted", "killed", "abandoned", "dead"], () => ["DeliveryFailed b"]),
       idle: ["submit text of b"],
     },
   },
@@ -220,7 +233,7 @@ const table: Record<string, { happening: Happening; does: Partial<Record<Situati
         ],
         () => ["Warning"],
       ),
-      ...everywhere(["exhausted", "interrupted", "killed", "dead"], () => ["Error SendMessage"]),
+      ...everywhere(["exhausted", "interrupted", "killed", "abandoned", "dead"], () => ["Error SendMessage"]),
       idle: ["submit text"],
     },
   },
@@ -282,7 +295,11 @@ const table: Record<string, { happening: Happening; does: Partial<Record<Situati
     },
   },
   "a kill": { happening: kill, does: killing() },
-  "nobody is there any more": { happening: { kind: "abandoned" }, does: killing() },
+  "nobody is there any more": { happening: abandoned, does: killing() },
+  "some of it cannot be ended": {
+    happening: { kind: "not_ended", pids: [7, 8] },
+    does: { ...everywhere(all(), () => ["Warning"]), abandoned: ["Warning", "leave"] },
+  },
   "the end of the process": {
     happening: ended(5),
     does: {
@@ -296,6 +313,7 @@ const table: Record<string, { happening: Happening; does: Partial<Record<Situati
       submitting: [...dying, "StateChanged idle dead", "Died 5", "DeliveryFailed a"],
       interrupted: [...dying, "StateChanged idle dead", "Died 5", "leave"],
       killed: [...dying, "StateChanged idle dead", "Died 5", "leave"],
+      abandoned: [...dying, "StateChanged idle dead", "Died 5", "leave"],
     },
   },
   "no prompt for too long": {
@@ -356,7 +374,9 @@ function killing(): Partial<Record<Situation, string[]>> {
     ),
     "starting, one waits": ["DeliveryFailed w", "no shutdown", "end_agent"],
     "working, one waits": ["DeliveryFailed w", "no shutdown", "end_agent"],
-    killed: ["no shutdown"],
+    // It may not have worked the first time.
+    killed: ["no shutdown", "end_agent"],
+    abandoned: ["no shutdown", "end_agent"],
     dead: ["leave"],
   };
 }
@@ -433,6 +453,18 @@ describe("a message from beginning to end", () => {
     expect(world.take(collected)).toEqual(["Completion a answer", "leave"]);
   });
 
+  test.each([
+    ["a kill", kill],
+    ["a shutdown", shutdown(5)],
+    ["the last orchestrator leaves", abandoned],
+  ])("an answer that is being read when the agent has ended is told before the shim goes: %s", (_, end) => {
+    const world = new World();
+    world.take(...situations.working);
+    world.after(300, saw("idle"), ended(0));
+    expect(world.take(end)).toEqual([]);
+    expect(world.take(collected)).toEqual(["Completion a answer", "leave"]);
+  });
+
   test("what the agent begins by itself meanwhile goes before the next message", () => {
     const world = new World();
     world.take(...situations["working, one waits"]);
@@ -440,6 +472,19 @@ describe("a message from beginning to end", () => {
     expect(world.take(collected)).toEqual(["Completion a answer", "StateChanged idle working"]);
     expect(world.after(300, saw("idle"))).toEqual(["StateChanged working idle", "submit text of w"]);
   });
+});
+
+test("an agent that could not be started: what was asked for before is answered, and what is asked for then", () => {
+  const world = new World();
+  expect(world.take({ kind: "not_started", reason: "there is no such program" })).toEqual([
+    "Error startup",
+    "StateChanged starting dead",
+  ]);
+  expect(world.take(message("early"), command({ cmd: "Ping" }), kill)).toEqual([
+    "DeliveryFailed early",
+    "@1 Pong",
+    "leave",
+  ]);
 });
 
 describe("once, and not again", () => {

@@ -66,7 +66,9 @@ function start(flags: readonly string[] = [], changes: Partial<StreamJsonOptions
     waitFor(() => sights.at(-1)?.[0] === "idle", { what: `idle; ${JSON.stringify(sights)}; ${warnings}` });
   const turn = async (text: string): Promise<string> => {
     await agent.submit(text);
-    await waitFor(() => ["idle", "exhausted"].includes(sights.at(-1)?.[0] ?? ""), {
+    // A warning on standard error may overtake the end of the turn, or come behind it.
+    const last = (): string | undefined => sights.findLast(([sight]) => sight !== "approaching")?.[0];
+    await waitFor(() => ["idle", "exhausted"].includes(last() ?? ""), {
       what: `the end of the turn: ${text}`,
     });
     return await agent.response();
@@ -284,6 +286,19 @@ describe("permission to use a tool", () => {
     expect(warnings).toHaveLength(3);
   });
 
+  test("one that it was refused without asking us is told", async () => {
+    const { turn, idle, warnings } = start();
+    await idle();
+    const line = {
+      type: "system",
+      subtype: "permission_denied",
+      tool_name: "Bash",
+      message: "needs approval",
+    };
+    expect(await turn(`raw ${JSON.stringify(line)}\nsay on`)).toBe("on");
+    expect(warnings).toEqual(["the agent was denied Bash: needs approval"]);
+  });
+
   test("whatever else it asks is answered, too", async () => {
     const { turn, idle } = start();
     await idle();
@@ -308,8 +323,20 @@ describe("an interruption", () => {
     const { agent, idle, ended } = start();
     await idle();
     agent.interrupt();
-    expect(await waitFor(ended, { what: "its end" })).toEqual({ code: null, signal: "SIGINT" });
+    expect(await waitFor(ended, { what: "its end" })).toEqual({ code: 0, signal: null });
     agent.interrupt();
+    agent.askToEnd();
+  });
+
+  test("that is to end it is SIGINT at once, whatever it does", async () => {
+    const { agent, idle, ended, sights, warnings } = start();
+    await idle();
+    await agent.submit("say so far\nhang");
+    await waitFor(async () => (await agent.response()) === "so far", { what: "it to hang" });
+    agent.askToEnd();
+    expect(await waitFor(ended, { what: "its end" })).toEqual({ code: 0, signal: null });
+    expect(sights.at(-1)).toEqual(["idle", "it was interrupted"]);
+    expect(warnings).toEqual([]);
   });
 
   test("that is refused is told, and the second one is SIGINT", async () => {
@@ -320,7 +347,7 @@ describe("an interruption", () => {
     await waitFor(() => warnings.length > 0, { what: "the refusal" });
     expect(warnings).toEqual(["the agent does not stop: not now"]);
     agent.interrupt();
-    expect(await waitFor(ended, { what: "its end" })).toEqual({ code: null, signal: "SIGINT" });
+    expect(await waitFor(ended, { what: "its end" })).toEqual({ code: 0, signal: null });
   });
 });
 
@@ -371,7 +398,7 @@ describe("its end", () => {
     expect(thrown).toHaveProperty("hint", expect.any(String));
   });
 
-  test("one that reads nothing makes the message fail within a time, and nothing hangs", async () => {
+  test("one that reads nothing is told of and waited for, since it may read at any time; its end is the message's", async () => {
     let late: (() => void) | undefined;
     const clock = {
       ...systemClock,
@@ -380,16 +407,19 @@ describe("its end", () => {
         return systemClock.after(delayMs, action);
       },
     };
-    const { agent, idle, turn, sights } = start([], { clock });
+    const { agent, idle, turn, sights, warnings } = start([], { clock });
     await idle();
     await turn("deaf\nsay now");
+    late = undefined;
     const sent = agent.submit("x".repeat(3_000_000)).catch((thrown: unknown) => thrown);
-    await waitFor(() => late, { what: "the writing to begin" });
-    late?.();
+    const tellLate = await waitFor(() => late, { what: "the writing to begin" });
+    tellLate();
+    expect(warnings).toEqual([expect.stringContaining("has not read")]);
+    expect(sights.at(-1)?.[0]).toBe("idle");
+    process.kill(-agent.pid, "SIGKILL");
     const error = await sent;
     expect(error).toBeInstanceOf(MeshError);
-    expect(error).toHaveProperty("code", "timed_out");
-    expect(sights.at(-1)?.[0]).toBe("idle");
+    expect(error).toHaveProperty("code", "agent_failed");
   });
 });
 

@@ -3,6 +3,12 @@ import { describe, expect, test } from "bun:test";
 import { Terminal } from "@xterm/headless";
 import { TerminalModes } from "~/agent/terminal-modes";
 
+/** All that is sent to a terminal that shows the screen already, and needs no other. */
+const redone = (...portions: string[]): string => {
+  const { before, after } = fed(...portions).redo();
+  return before + after;
+};
+
 const fed = (...portions: string[]): TerminalModes => {
   const modes = new TerminalModes();
   for (const portion of portions) modes.feed(Buffer.from(portion, "latin1"));
@@ -19,7 +25,7 @@ async function afterwards(...outputs: string[]) {
 
 /** Those that the emulator tells of. */
 const switched = [
-  ...["\x1b[?1h", "\x1b=", "\x1b[?7l", "\x1b[?1000h", "\x1b[?1002h", "\x1b[?1003h", "\x1b[?1004h"],
+  ...["\x1b[?1h", "\x1b=", "\x1b[4h", "\x1b[?7l", "\x1b[?1000h", "\x1b[?1002h", "\x1b[?1003h", "\x1b[?1004h"],
   ...["\x1b[?2004h", "\x1b[?1049h", "\x1b[?1;25;2004h"],
 ];
 const neutral = "\x0f\x1b(B\x1b[m";
@@ -48,9 +54,14 @@ describe("undo", () => {
     ["colours", "\x1b[31;1mred"],
     ["what was switched off again", "\x1b[?1000h\x1b[?25lx\x1b[?1000l\x1b[?25h"],
     ["questions", "\x1b[6n\x1b[?u\x1b[c\x1b[?1049$p\x1b]11;?\x07"],
-    ["a soft reset", "\x1b[?25l\x1b[?2004h\x1b=\x1b[2;5r\x1b[!p"],
-    ["a hard reset", "\x1b[?1049h\x1b[>1u\x1bc"],
-    ["modes that do not matter", "\x1b[?12h\x1b[4h\x1b[?69h"],
+    ["a soft reset", "\x1b[?25l\x1b[4h\x1b=\x1b[2;5r\x1b[!p"],
+    ["a hard reset", "\x1b[>5u\x1b[?1049h\x1b[>1u\x1b[?1000h\x1b[6 q\x1b]12;red\x07\x1b]8;;x\x07\x1bc"],
+    ["modes that do not matter", "\x1b[?12h\x1b[20h\x1b[?69h"],
+    [
+      "a title, a link that has ended, a colour that was put back",
+      "\x1b]0;t\x07\x1b]8;;x\x07\x1b]8;;\x07\x1b]11;#123\x1b\\\x1b]111\x07",
+    ],
+    ["colours that were only asked for", "\x1b]10;?\x07\x1b]11;?\x1b\\"],
     ["a keyboard stack that is empty again", "\x1b[>1u\x1b[>5u\x1b[<2u"],
     ["taking more from it than there is", "\x1b[>1u\x1b[<9u"],
     ["restored and saved modes", "\x1b[?1000s\x1b[?1000r"],
@@ -62,6 +73,13 @@ describe("undo", () => {
     ["\x1b[>1u", "\x1b[<1u"],
     ["\x1b[>1u\x1b[>31u\x1b[<u", "\x1b[<1u"],
     ["\x1b[=5;1u", "\x1b[<1u"],
+    // Each screen has its own stack: what a shell has pushed is popped in the normal screen.
+    ["\x1b[>5u\x1b[?1049h\x1b[>1u\x1b[>3u", "\x1b[<2u\x1b[?1049l\x1b[<1u"],
+    ["\x1b[>5u\x1b[?1049h\x1b[>1u\x1b[<u\x1b[?1049l", "\x1b[<1u"],
+    // Terminals do not agree on whether a soft reset is for these.
+    ["\x1b[?1000h\x1b[?2004h\x1b[!p", "\x1b[?1000l\x1b[?2004l"],
+    ["\x1b]12;rgb:ff/00/00\x1b\\", "\x1b]112\x07"],
+    ["\x1b]8;id=1;http://a/b\x1b\\text", "\x1b]8;;\x07"],
     ["\x1b[>4;2m", "\x1b[>4m"],
     ["\x1b[4 q", "\x1b[0 q"],
     ["\x1b[?2026h", "\x1b[?2026l"],
@@ -74,13 +92,14 @@ describe("undo", () => {
 describe("redo", () => {
   test("puts another terminal into the same modes", async () => {
     const output = "\x1b[?1h\x1b=\x1b[?7l\x1b[?1003h\x1b[?1004h\x1b[?2004hx";
-    expect((await afterwards("x", fed(output).redo())).modes).toEqual((await afterwards(output)).modes);
+    expect((await afterwards("x", redone(output))).modes).toEqual((await afterwards(output)).modes);
   });
 
   test("keeps the cursor where it is when there is a scrolling region", async () => {
-    const redone = await afterwards("a\r\nb\r\nc", fed("\x1b[2;5r").redo(), "\x1b[5;1H\n\n\n\nx");
-    expect((await afterwards("a\r\nb\r\nc", fed("\x1b[2;5r").redo())).cursor).toEqual([2, 1]);
-    expect(redone.cursor).toEqual([4, 1]);
+    const region = redone("\x1b[2;5r");
+    const scrolled = await afterwards("a\r\nb\r\nc", region, "\x1b[5;1H\n\n\n\nx");
+    expect((await afterwards("a\r\nb\r\nc", region)).cursor).toEqual([2, 1]);
+    expect(scrolled.cursor).toEqual([4, 1]);
   });
 
   test.each([
@@ -92,7 +111,15 @@ describe("redo", () => {
     ["\x1b[?25l", "\x1b[?25l"],
     // The screen itself says which one it is.
     ["\x1b[?1049h", ""],
-  ])("of %j is %j", (output, redone) => expect(fed(output).redo()).toBe(redone));
+    ["\x1b[=5u\x1b[=2;2u\x1b[=1;3u", "\x1b[>6u"],
+    ["\x1b[4h", "\x1b[4h"],
+    ["\x1b]0;caf\xc3\xa9\x07\x1b]1;icon\x07", "\x1b]2;café\x07"],
+    ["\x1b]11;#102030\x1b\\", "\x1b]11;#102030\x07"],
+  ])("of %j is %j", (output, expected) => expect(redone(output)).toBe(expected));
+
+  test("has the keyboard's modes of the normal screen before it is left", () => {
+    expect(fed("\x1b[>5u\x1b[?1049h\x1b[>1u").redo()).toEqual({ before: "\x1b[>5u", after: "\x1b[>1u" });
+  });
 });
 
 test("sequences may come byte by byte, among any other bytes", () => {
@@ -100,10 +127,10 @@ test("sequences may come byte by byte, among any other bytes", () => {
   const whole = fed(output);
   expect(fed(...output)).toEqual(whole);
   expect(whole.isAlternate).toBe(true);
-  expect(whole.redo()).toBe("\x1b[?25l\x1b[?2004h");
+  expect(whole.redo().after).toBe("\x1b[?25l\x1b[?2004h\x1b]2;title\x07");
 });
 
 test("a sequence without end is no reason to keep all that follows", () => {
   const modes = fed(`\x1b[${"1;".repeat(500)}`, "\x1b[?25l");
-  expect(modes.redo()).toBe("\x1b[?25l");
+  expect(modes.redo().after).toBe("\x1b[?25l");
 });

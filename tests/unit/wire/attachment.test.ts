@@ -25,10 +25,13 @@ const terminalWords: TerminalWord[] = [
   { do: "repaint" },
   { do: "detach" },
   { do: "describe" },
+  { do: "drive" },
 ];
 
 const shimWords: ShimWord[] = [
   { is: "attached" },
+  { is: "driving" },
+  { is: "waiting" },
   { is: "refused", reason: "too many" },
   { is: "ended", exit_code: 7, signal: null },
   { is: "ended", exit_code: null, signal: "SIGKILL" },
@@ -44,6 +47,7 @@ const shimWords: ShimWord[] = [
       started_at: "2026-01-31T00:00:00.000Z",
       log: null,
       terminals: 0,
+      exit: { code: 3, signal: null },
     },
   },
 ];

@@ -192,6 +192,12 @@ describe.each(Object.entries(events))("the event %s", (_, cases) => {
   });
 });
 
+test("what is nested in an unknown field, however deep, is ignored", () => {
+  const depth = 200_000;
+  const deep = `{"cmd":"Ping","more":${"[".repeat(depth)}${"]".repeat(depth)}}`;
+  expect(parseCommand(bytesOf(deep))).toEqual({ ok: true, value: { cmd: "Ping" } });
+});
+
 test("the order of fields, unknown fields and white space do not matter", () => {
   const odd = '\n{ "more": {"a": [1]}, "cols": 80,\t"rows": 24, "cmd": "Resize" } ';
   expect(parseCommand(bytesOf(odd))).toEqual({ ok: true, value: { cmd: "Resize", rows: 24, cols: 80 } });
@@ -224,6 +230,13 @@ describe("a command is refused", () => {
       "SendMessage",
       /message_id/,
     ],
+    [
+      "with an id that might not be whole in what it comes back in",
+      bytesOf({ cmd: "SendMessage", from: "a", body: "b", message_id: "x".repeat(1025) }),
+      "SendMessage",
+      /message_id/,
+    ],
+    ["nested without an end", bytesOf("[".repeat(shimFrameBytesMax)), undefined, /not JSON/],
     [
       "for fewer than no lines",
       bytesOf({ cmd: "CaptureScreen", last_n_lines: -1 }),

@@ -1,0 +1,2 @@
+/** Prints a word and ends. */
+console.log("hello");
