@@ -116,6 +116,8 @@ export class MeshError extends Error {
   }
 }
 
+export const errorCodes = Object.keys(CODES) as readonly ErrorCode[];
+
 export const isErrorCode = (text: string): text is ErrorCode => Object.hasOwn(CODES, text);
 
 export const exitStatusOf = (code: ErrorCode): number => CODES[code][0];
@@ -136,7 +138,7 @@ export function errorBody(error: MeshError): Record<string, unknown> {
 export function asMeshError(thrown: unknown): MeshError {
   if (thrown instanceof MeshError) return thrown;
   return new MeshError("internal", messageOf(thrown), {
-    hint: worldHints.get(systemCodeOf(thrown) ?? ""),
+    hint: worldHintOf(thrown),
     cause: thrown,
   });
 }
@@ -150,6 +152,9 @@ const worldHints: ReadonlyMap<string, string> = new Map([
   ["ENOMEM", "There is not enough memory. End what is not needed, and try again."],
   ["EIO", "The disk or the terminal failed. The system's log may say more: dmesg"],
 ]);
+
+export const worldHintOf = (thrown: unknown): string | undefined =>
+  worldHints.get(systemCodeOf(thrown) ?? "");
 
 export const messageOf = (thrown: unknown): string =>
   thrown instanceof Error ? thrown.message : String(thrown);

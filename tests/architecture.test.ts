@@ -51,7 +51,7 @@ const cliEntryPoints = [
   /^daemon\/(run|local-token|recover|holder|ephemeral)$/,
   /^broker\/serve$/,
   /^agent\/(run|end-agent|hosted|hosted-files|hosted-start|terminal|detach-key)$/,
-  /^mock\/[a-z-]+$/,
+  /^mock\/(log|recording|schema|(pilot|daemon)\/run)$/,
 ];
 
 /**
@@ -210,7 +210,7 @@ describe("the check finds what it is for", () => {
     ["cli/daemon.ts", 'import type { Options } from "~/daemon/run";', "imported lazily"],
     ["cli/daemon.ts", 'await import("~/daemon/drain");', "cli may not import daemon"],
     ["cli/inbox.ts", 'import { openDatabase } from "~/disk/sqlite";', "cli may not import disk"],
-    ["mock/daemon.ts", 'import { listen } from "~/daemon/ipc/listen";', "mock may not import daemon"],
+    ["mock/daemon/run.ts", 'import { listen } from "~/daemon/ipc/listen";', "mock may not import daemon"],
     ["daemon/run.ts", 'import type { Database } from "bun:sqlite";', "belongs to another room"],
     ["daemon/db/outbox.ts", 'import { Database } from "bun:sqlite";', "only its types"],
     ["link/link.ts", 'import sodium from "libsodium-wrappers";', "belongs to another room"],
@@ -232,8 +232,8 @@ describe("the check finds what it is for", () => {
     ["wire/frame.ts", '// import { x } from "~/disk/file"; at Date.now()\nconst url = "http://x"; '],
     ["wire/ipc.ts", "const at = new Date(parsed);"],
     ["cli/daemon.ts", 'const { run } = await import("~/daemon/run");'],
-    ["mock/daemon.ts", 'import { buildApp } from "~/daemon/ipc/server";'],
-    ["cli/mock.ts", 'export const load = () => import("~/mock/pilot");'],
+    ["mock/daemon/run.ts", 'import { buildApp } from "~/daemon/ipc/server";'],
+    ["cli/mock.ts", 'export const load = () => import("~/mock/pilot/run");'],
     ["daemon/db/outbox.ts", 'import type { Database } from "bun:sqlite";'],
     ["disk/sqlite.ts", 'import { Database } from "bun:sqlite";'],
     ["daemon/db/sqlite.ts", 'export { openSqlite } from "~/disk/sqlite";'],

@@ -267,7 +267,10 @@ class Client implements ShimClient {
   /** Of the child, whose connection has not ended yet. */
   #exit: ShimDeath | undefined;
   #death: ShimDeath | undefined;
-  #lastEnd: ChannelEnd | undefined;
+  /** Why there is no connection any more. */
+  #lastEnd: string | undefined;
+  /** Why the shim does not want this one. */
+  #refusal: string | undefined;
 
   constructor(options: ShimClientOptions, connect: Connect, afterEnd: AfterEnd) {
     this.#options = options;
@@ -401,6 +404,8 @@ class Client implements ShimClient {
     }
     const event = parsed.value;
     if (event.event === "Pong") this.#judge("pong");
+    if (event.event === "Error" && event.command === "connect")
+      this.#refusal = `the shim refused the connection: ${event.reason}`;
     const command = event.event === "Error" ? event.command : answeredBy[event.event];
     const question = command === undefined ? undefined : this.#questions.get(command)?.shift();
     question?.answer(event);
@@ -478,7 +483,9 @@ class Client implements ShimClient {
   }
 
   #ended(end: ChannelEnd): void {
-    this.#lastEnd = end;
+    const why = this.#refusal ?? describeEnd(end);
+    this.#refusal = undefined;
+    this.#lastEnd = why;
     this.#channel = undefined;
     this.#timer?.cancel();
     if (this.#closing.signal.aborted || this.isDead) return;
@@ -487,7 +494,6 @@ class Client implements ShimClient {
       return;
     }
     this.#fail(this.#gone());
-    const why = describeEnd(end);
     switch (this.#afterEnd) {
       case "it_is_over":
         this.#die({ why });
@@ -542,8 +548,7 @@ class Client implements ShimClient {
   }
 
   #gone(): MeshError {
-    const why =
-      this.#death?.why ?? (this.#lastEnd === undefined ? "it was closed" : describeEnd(this.#lastEnd));
+    const why = this.#death?.why ?? this.#lastEnd ?? "it was closed";
     return new MeshError("answer_lost", `no connection to the shim: ${why}`);
   }
 }

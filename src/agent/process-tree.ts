@@ -19,7 +19,7 @@ import {
 import { becomeSubreaper, type Subreaper } from "~/agent/subreaper";
 import { startWatchdog, type Watchdog } from "~/agent/watchdog";
 import type { Clock, Timer } from "~/clock";
-import { systemCodeOf } from "~/errors";
+import { messageOf, systemCodeOf } from "~/errors";
 import { agentKillMs, agentTermMs, orphanLookEveryMs, orphansToldMax } from "~/wire/limits";
 
 // ── For the shim ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -72,6 +72,7 @@ class Tree implements AgentTree {
   #root: Root | undefined;
   #orphans: readonly Orphan[] = [];
   #look: Timer | undefined;
+  #isBlind = false;
   #ending: Promise<readonly number[]> | undefined;
 
   constructor(options: TreeOptions) {
@@ -128,13 +129,33 @@ class Tree implements AgentTree {
 
   #lookLater(subreaper: Subreaper): void {
     this.#look = this.#options.clock.after(orphanLookEveryMs, () => {
-      this.#lookAtOrphans(subreaper);
+      this.#lookNow(subreaper);
       this.#lookLater(subreaper);
     });
   }
 
+  #lookNow(subreaper: Subreaper): void {
+    try {
+      this.#continueAgent();
+      this.#lookAtOrphans(subreaper);
+      this.#isBlind = false;
+    } catch (error) {
+      // Such as one file too many; that may pass.
+      if (!this.#isBlind)
+        this.#options.warn(`what the agent starts cannot be followed now: ${messageOf(error)}`);
+      this.#isBlind = true;
+    }
+  }
+
+  /** One that has stopped itself, as Ctrl-Z has many do: no shell is there that would have it go on. */
+  #continueAgent(): void {
+    if (this.#root === undefined) return;
+    const agent = findProcess(this.#root.pid);
+    if (agent?.isStopped && agent.started === this.#root.started) signal(agent, "SIGCONT");
+  }
+
   /**
-   * Collects the orphans that have ended, since nobody else does, and continues an agent that has stopped itself. Those that have lost the mark are told to the watchdog: to this process
+   * Collects those that have ended, since nobody else does. Those that have lost the mark are told to the watchdog: to this process
    * they are its children, but once it is killed nothing would tell them from others.
    */
   #lookAtOrphans(subreaper: Subreaper): void {
@@ -143,8 +164,6 @@ class Tree implements AgentTree {
     // Before the agent's number is known, its end is not ours to collect.
     if (this.#root !== undefined) {
       for (const { pid, isZombie } of adopted) if (isZombie) subreaper.collect(pid);
-      // No shell is there that would have it go on.
-      if (findProcess(this.#root.pid)?.isStopped) signalPid(this.#root.pid, "SIGCONT");
     }
     const unmarked = adopted
       .filter(({ pid, isZombie }) => !isZombie && !carriesMark(pid, this.#mark))

@@ -54,6 +54,11 @@ const Profile = v.strictObject({
   paste: v.optional(v.boolean(), true),
   /** Where the agent's input begins: the prompt, matched at the beginning of a line. Needed to see whether a paste was taken. */
   prompt: v.optional(Expression),
+  /**
+   * What stands between the prompt and the cursor was typed by somebody, and a message would become a part of it: so messages wait for
+   * whoever types, and it is deleted where nobody is there.
+   */
+  drafts: v.optional(v.boolean(), false),
   /** What the agent shows in its input in place of a long paste. */
   placeholder: v.optional(Expression),
   /** Questions before the first prompt, and what answers them: keys, or one of a list of choices, by what it says. */
@@ -131,14 +136,15 @@ const builtIn: Readonly<Record<string, ProfileData>> = {
   claude: {
     env: { CLAUDE_CODE_DISABLE_ALTERNATE_SCREEN: "1" },
     lines: 8,
-    questions: [howToAnswer],
+    questions: [howToAnswer, "^[\\s│]*(❯\\s)?\\d\\. no\\b.*\\(esc\\)"],
     working: ["(^|[(·•])\\s*esc to interrupt", "ctrl\\+b to run in background", "^[✻✽✶✳✢·∗*]\\s[^(]*…"],
     working_titles: ["^[◐◑◒◓⠂⠐]\\s"],
     idle: [`^(│\\s)?[>❯]${noChoice}(\\s|$)`, "^\\s*[⏵⏸]", "^\\s*ctrl\\+g to edit"],
-    exhausted,
+    exhausted: [...exhausted, "context low · run /compact"],
     approaching: [...approaching, "context low (", "until auto-compact"],
     settle_ms: 500,
     prompt: `^(│\\s)?[>❯]${noChoice}(?=\\s|$)`,
+    drafts: true,
     placeholder: "\\[(Pasted text|Image) #\\d+",
     dialogs: [
       {
@@ -165,16 +171,23 @@ const builtIn: Readonly<Record<string, ProfileData>> = {
     args: ["-c", 'tui.alternate_screen="never"'],
     lines: 12,
     questions: [howToAnswer, "^\\s*enter continue\\b"],
-    working: ["[(•·]\\s*esc to interrupt", "^[\\s•◦]*(starting mcp|executing)"],
+    working: [
+      "[(•·]\\s*esc to interrupt",
+      "^[\\s•◦]*(starting mcp|executing)",
+      "^│ model:\\s+loading",
+      "^\\s*alt \\+ ↑ edit",
+    ],
     working_titles: ["^[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏]\\s"],
     idle: [`^›${noChoice}`],
     exhausted: [...exhausted, "ran out of room in the model's context window"],
     approaching,
     settle_ms: 500,
     prompt: `^›${noChoice}(?=\\s|$)`,
+    drafts: true,
     placeholder: "\\[Pasted Content \\d+ chars",
     dialogs: [
       { when: "do you trust the contents of this directory|trust this folder\\?", choose: "^(yes|trust)\\b" },
+      { when: "you are running codex in", choose: "^require approval" },
     ],
     interrupts: 4,
     drop: [
@@ -182,6 +195,7 @@ const builtIn: Readonly<Record<string, ProfileData>> = {
       activity,
       "^\\s*(─\\s*)?worked for (<?\\d+[hms]\\s?)+(•|─|$)",
       "^›",
+      "^\\s*└\\s+tip: ",
       "^\\s*\\d+% context left",
       "^\\s*(\\S+ for agents · )?\\? for shortcuts",
     ],

@@ -28,15 +28,22 @@ export function cannotStart(program: string, error: unknown): MeshError {
   });
 }
 
-function hintFor(code: string | undefined): string {
+function hintFor(code: string | undefined): string | undefined {
   switch (code) {
+    case "ENOENT":
+      return "Is it installed, and on the PATH? Of a script, the program in its first line has to be there, too.";
     case "EACCES":
       return "It is a directory, or may not be executed: chmod +x makes a script a program.";
     case "ENOEXEC":
       return "It is no program for this machine. A script begins with a line such as #!/bin/sh.";
     case "E2BIG":
       return "Its arguments and its environment are longer than the system allows.";
+    case "EAGAIN":
+    case "EMFILE":
+    case "ENFILE":
+    case "ENOMEM":
+      return "The system allows no more processes, open files or memory: ulimit -a shows what it allows.";
     default:
-      return "Is it installed, and on the PATH? Of a script, the program in its first line has to be there, too.";
+      return undefined;
   }
 }

@@ -7,6 +7,7 @@ import { commandWith, type Profile } from "~/agent/profile";
 import { cannotStart, checkDirectory } from "~/agent/program";
 import {
   couldMislead,
+  draftIn,
   inputOf,
   isUnsubmitted,
   keysFor,
@@ -20,13 +21,17 @@ import { openWithFlow, type TerminalFlow } from "~/agent/terminal-flow";
 import type { Clock, Timer } from "~/clock";
 import { MeshError, messageOf } from "~/errors";
 import {
-  agentReadMsMax,
+  agentUnreadMs,
   dialogAnswersMax,
   dialogPauseMs,
+  draftKeyMs,
+  draftLinesMax,
+  draftLookMs,
   injectedTextsKept,
   interruptPauseMs,
   lastOutputMsMax,
   lastOutputQuietMs,
+  pasteQuietMs,
   pasteShownMsMax,
   questionLookMs,
   screenLookEveryMs,
@@ -86,6 +91,9 @@ interface Submission {
 const enter = "\r";
 const keyBytesMax = 256;
 const interruptKey = "\x03";
+const deleteLineKey = "\x15";
+/** Of a draft that is deleted, in the warning that says so. */
+const draftCharsMax = 200;
 const [pasteBegin, pasteEnd] = ["\x1b[200~", "\x1b[201~"];
 
 class PtyRuntime implements Runtime {
@@ -259,8 +267,20 @@ class PtyRuntime implements Runtime {
     // A question may look like a prompt.
     const isAsked = !this.#wasIdle && this.#answerDialog();
     if (!isAsked) this.#tellQuestion(seen.question);
-    if (!this.#isSubmitting && !isAsked) this.#tellSight(seen);
+    if (!this.#isSubmitting && !isAsked) this.#tellSight(this.#isTypedAt ? busyWith(seen) : seen);
     this.#changed();
+  }
+
+  /** Somebody is about to say something to the agent himself. */
+  get #isTypedAt(): boolean {
+    if (this.#options.answersQueries() || this.#draft === "") return false;
+    // That he has left is not seen on the screen.
+    this.#lookLater(draftLookMs);
+    return true;
+  }
+
+  get #draft(): string {
+    return draftIn(this.#options.profile, this.#screen.view());
   }
 
   #tellQuestion(question: string | undefined): void {
@@ -346,6 +366,7 @@ class PtyRuntime implements Runtime {
       await this.#settled();
       this.#refuseIfEnded();
       if (!this.#options.profile.paste) this.#refuseLongLines(body);
+      await this.#clearInput();
       this.#screen.record();
       this.#prompt = this.#screen.view().beforeCursor;
       const echo = echoOf(body);
@@ -367,6 +388,28 @@ class PtyRuntime implements Runtime {
     }
   }
 
+  /** What was left there would become a part of the text, unless he who typed it is still there. */
+  async #clearInput(): Promise<void> {
+    const left = this.#draft;
+    if (left === "") return;
+    while (this.#draft !== "" && !this.#options.answersQueries()) {
+      await this.#watch(() => this.#draft === "", draftLookMs);
+      this.#refuseIfEnded();
+    }
+    // Each takes a line, or the end of the one before; what stays was never a draft.
+    for (let press = 0; press < draftLinesMax; press++) {
+      const before = this.#draft;
+      if (before === "") break;
+      this.#write(Buffer.from(deleteLineKey));
+      await this.#watch(() => this.#draft !== before, draftKeyMs);
+      this.#refuseIfEnded();
+      if (this.#draft === before) return;
+    }
+    this.#options.events.warning(
+      `deleted what was left in the agent's input: ${left.trim().slice(0, draftCharsMax)}`,
+    );
+  }
+
   /** Enter right behind a paste is swallowed by some agents: it is pressed when the text is there, and again until it is gone. */
   async #paste(body: string, echo: Echo, submission: Submission): Promise<void> {
     const { profile, clock } = this.#options;
@@ -374,6 +417,7 @@ class PtyRuntime implements Runtime {
     do {
       await this.#writeAll(pasteBegin + body + pasteEnd);
       await this.#watch(isThere, pasteShownMsMax);
+      await this.#untilQuiet();
       // What was pasted into a question is gone, where it was not there before.
     } while ((await this.#wasAsked()) && profile.prompt !== undefined && !isThere());
     for (let press = 1; press <= submitsMax; press++) {
@@ -394,6 +438,18 @@ class PtyRuntime implements Runtime {
       "agent_busy",
       `the agent did not take the text, though Enter was pressed ${submitsMax} times`,
     );
+  }
+
+  /** Some can be seen to have a paste while they are still busy with it, and lose it when Enter comes. */
+  async #untilQuiet(): Promise<void> {
+    const { clock } = this.#options;
+    const startMs = clock.monotonicMs();
+    for (let nowMs = startMs; nowMs - startMs < pasteShownMsMax; nowMs = clock.monotonicMs()) {
+      const leftMs = this.#outputMs + pasteQuietMs - nowMs;
+      if (leftMs <= 0) return;
+      await this.#watch(() => false, leftMs);
+      this.#refuseIfEnded();
+    }
   }
 
   /** Waits until the agent asks nothing that a person has to answer, for Enter would be an answer. */
@@ -483,10 +539,8 @@ class PtyRuntime implements Runtime {
     const written = Promise.withResolvers<void>();
     this.#written = written;
     this.#write(Buffer.from(text));
-    const timer = clock.after(agentReadMsMax, () => {
-      events.warning(
-        `the agent has not read what was typed for ${agentReadMsMax / 1000} s; it is waited for`,
-      );
+    const timer = clock.after(agentUnreadMs, () => {
+      events.warning(`the agent has not read what was typed for ${agentUnreadMs / 1000} s; it is waited for`);
     });
     await written.promise;
     timer.cancel();
@@ -559,6 +613,9 @@ class PtyRuntime implements Runtime {
     if (!this.#terminal.closed) this.#terminal.close();
   }
 }
+
+const busyWith = (seen: Recognised): Recognised =>
+  seen.sight === "idle" ? { ...seen, sight: "working", text: "somebody is typing" } : seen;
 
 const signalName = (signal: NodeJS.Signals | number | null): string | null =>
   signal === null ? null : String(signal);

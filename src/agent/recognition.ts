@@ -12,8 +12,9 @@ export interface View {
   lines: readonly string[];
   /** The line in which the cursor is, as far as the cursor. */
   beforeCursor: string;
-  /** Which line that is; undefined where the cursor is hidden. */
-  cursorLine: number | undefined;
+  cursorLine: number;
+  /** Some hide it and paint one of their own, in the same place as a rule. */
+  isCursorShown: boolean;
 }
 
 export interface Recognised {
@@ -223,15 +224,27 @@ export function isUnsubmitted(profile: Profile, view: View, { compact }: Echo): 
   if (prompt === undefined) return false;
   const start = view.lines.findLastIndex((line) => prompt.test(line));
   if (start === -1) return false;
-  const { cursorLine, beforeCursor } = view;
+  const { cursorLine, isCursorShown, beforeCursor } = view;
   const input = view.lines.slice(start);
   if (placeholder !== undefined && input.some((line) => placeholder.test(line))) return true;
-  if (cursorLine === undefined || cursorLine < start) {
+  if (!isCursorShown || cursorLine < start) {
     return input.map(pieceOf).join("").includes(compact.slice(0, comparedChars));
   }
   // The field may show only a part of the text.
   const piece = pieceOf(beforeCursor);
   return piece !== "" && compact.includes(piece);
+}
+
+/** What somebody has typed into the agent's input and not entered. */
+export function draftIn({ prompt, drafts }: Profile, { lines, beforeCursor, cursorLine }: View): string {
+  if (!drafts || prompt === undefined) return "";
+  const start = lines.findLastIndex((line) => prompt.test(line));
+  if (start === -1 || cursorLine < start) return "";
+  const shown = [...lines.slice(start, cursorLine), beforeCursor];
+  // Its lines are indented; what is not stands below it already, where some leave the cursor.
+  if (shown.slice(1).some((line) => /^\S/u.test(line))) return "";
+  // As far as the cursor, with the empty lines before it.
+  return shown.join("\n").replace(prompt, "").trimStart();
 }
 
 /** The lines of the screen from the agent's input on: what it is about to be given, and what stands below. */

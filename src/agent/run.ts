@@ -16,7 +16,7 @@ import { loadProfile, type Profile, profileFor } from "~/agent/profile";
 import type { Runtime } from "~/agent/runtime";
 import { Shim } from "~/agent/shim";
 import { type Clock, isoTime } from "~/clock";
-import { asMeshError } from "~/errors";
+import { asMeshError, messageOf } from "~/errors";
 import type { RuntimeName } from "~/wire/attachment";
 import { shimLogBytesMax } from "~/wire/limits";
 import { attachmentSocket } from "~/wire/paths";
@@ -118,9 +118,13 @@ export async function runShim(run: ShimRun, interrupted: AbortSignal): Promise<v
     throw error;
   } finally {
     await attachments?.close();
-    await tree?.end();
+    const couldLook = await tree?.end().then(
+      () => true,
+      (error: unknown) => warn(`what the agent started is left to the watchdog: ${messageOf(error)}`),
+    );
     runtime?.close();
-    await tree?.close();
+    // Otherwise the watchdog ends it, as soon as this process has gone.
+    if (couldLook) await tree?.close();
     await orchestrators.close();
     entrance?.close();
     log?.close();

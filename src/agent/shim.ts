@@ -207,9 +207,14 @@ export class Shim {
   #ending: Promise<void> | undefined;
 
   #endTree(): Promise<void> {
-    this.#ending ??= this.#endAll().finally(() => {
-      this.#ending = undefined;
-    });
+    this.#ending ??= this.#endAll()
+      .catch((error: unknown) => {
+        const message = `the agent's processes could not be ended: ${messageOf(error)}`;
+        this.happened({ kind: "not_ended", message });
+      })
+      .finally(() => {
+        this.#ending = undefined;
+      });
     return this.#ending;
   }
 
@@ -220,6 +225,6 @@ export class Shim {
     // What may not be sent a signal, since it has become another user's, may still go when its terminal does.
     this.#runtime?.close();
     pids = await endTree();
-    if (pids.length > 0) this.happened({ kind: "not_ended", pids });
+    if (pids.length > 0) throw new Error(`these go on: ${pids.join(", ")}`);
   }
 }

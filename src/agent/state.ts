@@ -73,8 +73,8 @@ export type Happening =
   | { kind: "timer"; name: TimerName; outputBytes: number }
   /** The last orchestrator went away, or the shim itself was told to end. */
   | { kind: "abandoned" }
-  /** Some of the agent's processes are still there after `end_agent`. */
-  | { kind: "not_ended"; pids: readonly number[] }
+  /** `end_agent` could not be carried out in full. `message`: a sentence about what is left. */
+  | { kind: "not_ended"; message: string }
   | { kind: "ended"; code: number | null; signal: string | null; lastLines: string };
 
 export type Effect =
@@ -186,7 +186,7 @@ class Stepping {
         this.#kill("anyway");
         return;
       case "not_ended":
-        this.#notEnded(happening.pids);
+        this.#notEnded(happening.message);
         return;
       case "ended":
         this.#ended(happening);
@@ -517,8 +517,7 @@ class Stepping {
     this.#set({ ending: { by, leaves: isMore ? leaves : before } });
   }
 
-  #notEnded(pids: readonly number[]): void {
-    const message = `these processes of the agent could not be ended: ${pids.join(", ")}`;
+  #notEnded(message: string): void {
     this.#tell({ event: "Warning", message, idle_secs: null });
     if (this.state.ending?.leaves === "anyway") this.#do({ kind: "leave" });
   }

@@ -14,8 +14,8 @@ import {
   agentHandshakeMs,
   agentLineBytesMax,
   agentOutputEndMs,
-  agentReadMsMax,
   agentResponseCharsMax,
+  agentUnreadMs,
   malformedLinesToldMax,
 } from "~/wire/limits";
 import {
@@ -185,9 +185,9 @@ class StreamJsonRuntime implements Runtime {
 
   async #writeNow(line: string): Promise<void> {
     const { clock, events } = this.#options;
-    const timer = clock.after(agentReadMsMax, () => {
+    const timer = clock.after(agentUnreadMs, () => {
       events.warning(
-        `the agent has not read what it was sent for ${agentReadMsMax / 1000} s; it is waited for`,
+        `the agent has not read what it was sent for ${agentUnreadMs / 1000} s; it is waited for`,
       );
     });
     const { stdin, exited } = this.#process;

@@ -26,6 +26,9 @@ export class StringLimit {
 
   /** What of `bytes`, which come next, is to be taken in: mostly all of it. */
   take(bytes: Uint8Array): Uint8Array {
+    // Mostly nothing in it can begin a string.
+    const isText = this.#place === "text" && this.#before !== upper;
+    if (isText && !bytes.includes(escapeByte) && !bytes.includes(upper)) return bytes;
     let kept: Uint8Array[] | undefined;
     let from = 0;
     for (let at = 0; at < bytes.length; at++) {

@@ -123,8 +123,7 @@ export function defineCommand<const T extends Args>(spec: CommandSpec<T>): Comma
   return {
     ...spec,
     args,
-    async execute(given, host) {
-      const argv = spec.takesSingleDash ? given.map((word) => word.replace(/^-(?=[a-z]{2})/, "--")) : given;
+    async execute(argv, host) {
       return (await spec.run(parseArgv(args, argv, spec.name), host)) ?? 0;
     },
   };

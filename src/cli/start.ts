@@ -46,7 +46,9 @@ export async function runCommandLine(
 }
 
 async function dispatch(argv: readonly string[], host: Host): Promise<number> {
-  const { node, rest } = await find(tree, argv);
+  const { node, rest: given } = await find(tree, argv);
+  const rest = !isGroup(node) && node.takesSingleDash ? withTwoDashes(given) : given;
+  if (!host.out.json && asksFor(rest, "--json")) host.out = openOutput(true);
   if (asksFor(rest, "--help") || asksFor(rest, "-h")) {
     await host.out.text(await renderHelp(node));
     return 0;
@@ -87,10 +89,17 @@ async function renderHelp(node: Command | Group): Promise<string> {
 }
 
 /** Whether `flag` stands among the words before `--`. */
-function asksFor(argv: readonly string[], flag: string): boolean {
+const asksFor = (argv: readonly string[], flag: string): boolean =>
+  argv.slice(0, endOfFlags(argv)).includes(flag);
+
+/** `-socket` as `--socket`; what comes after `--` stays as it is. */
+const withTwoDashes = (argv: readonly string[]): readonly string[] =>
+  argv.map((word, at) => (at < endOfFlags(argv) ? word.replace(/^-(?=[a-z]{2})/, "--") : word));
+
+const endOfFlags = (argv: readonly string[]): number => {
   const end = argv.indexOf("--");
-  return (end === -1 ? argv : argv.slice(0, end)).includes(flag);
-}
+  return end === -1 ? argv.length : end;
+};
 
 /** Prints the error and returns its exit status. */
 async function report(thrown: unknown, { out, env }: Host): Promise<number> {
@@ -120,7 +129,10 @@ function renderError(error: MeshError): string {
   ].join("\n");
 }
 
-/** Until somebody reads the signal, an interrupt ends the process at once; afterwards the second one does. */
+/**
+ * Until somebody reads the signal, an interrupt ends the process at once; afterwards the second one does. Where the first one is
+ * meant, more of them mean the same.
+ */
 function listenForSignals(leave: (status: number) => void): {
   /** `meant`: the command's ordinary end. */
   signal(kind?: "meant"): AbortSignal;
@@ -132,7 +144,7 @@ function listenForSignals(leave: (status: number) => void): {
   let received: EndingSignal | undefined;
   for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
     process.on(name, () => {
-      if (controller === undefined || received !== undefined) return leave(signalStatus[name]);
+      if (controller === undefined || received !== undefined) return leave(isMeant ? 0 : signalStatus[name]);
       received = name;
       controller.abort(new MeshError("interrupted", `interrupted by ${name}`));
     });

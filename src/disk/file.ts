@@ -20,7 +20,7 @@ import {
   writeSync,
 } from "node:fs";
 import { dirname } from "node:path";
-import { MeshError, messageOf, systemCodeOf } from "~/errors";
+import { MeshError, messageOf, systemCodeOf, worldHintOf } from "~/errors";
 import { faultOf } from "~/wire/fault";
 
 /** A file that is to take the place of `target` when it is whole. What a killed process leaves of it, disk/left-behind.ts removes. */
@@ -190,7 +190,7 @@ export function storageError(what: string, error: unknown): MeshError {
     ? "Check that it is a file, who owns it, its permissions and its directory's, and whether new files can be made there (df -i)."
     : ["ENOTDIR", "EEXIST", "EISDIR", "ELOOP"].includes(code)
       ? "Look at what is there: a file may stand where a directory belongs, or the other way round."
-      : undefined;
+      : worldHintOf(error);
   return new MeshError("storage_failed", `${what}: ${why}`, { hint, cause: error });
 }
 

@@ -2,9 +2,9 @@
  * A Unix socket for its owner alone, for whoever is told where to listen. Its file appears only when connecting to it works, and
  * what may still be in use is never removed.
  */
-import { linkSync, lstatSync, renameSync } from "node:fs";
+import { chmodSync, linkSync, lstatSync, renameSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { removeFile, storageError } from "~/disk/file";
+import { fileExists, removeFile, storageError } from "~/disk/file";
 import { MeshError, messageOf, systemCodeOf } from "~/errors";
 import { staleSocketMsMax } from "~/wire/limits";
 import { checkSocketPath, isSocketPathTooLong } from "~/wire/paths";
@@ -28,7 +28,8 @@ export interface Bound {
 
 /**
  * Has `bind` listen where `path` leads to, for servers of every kind: once it is called, the place is free, and what else may fail can
- * be done in it. Throws `already_running` when somebody listens there, `path_unsafe`, `socket_path_too_long`, `storage_*`.
+ * be done in it. Of several that want the same place at the same moment, one has it. Throws `already_running` when somebody listens
+ * there, `path_unsafe`, `socket_path_too_long`, `storage_*`.
  */
 export async function giveSocket(
   path: string,
@@ -37,24 +38,18 @@ export async function giveSocket(
   checkSocketPath(path, "Choose a shorter path.");
   await makeWayForSocket(path);
   // Bound under another name first: between binding and listening a connection would be refused.
-  const beside = join(dirname(path), `.${crypto.randomUUID().slice(0, 8)}`);
-  const bound = isSocketPathTooLong(beside) ? path : beside;
-  const umask = process.umask(0o177);
+  const bound = nameBeside(path);
   let listener: Bound | undefined;
   try {
-    listener = await bind(bound);
-    if (bound !== path) give(bound, path);
+    listener = await withoutOthers(() => bind(bound));
+    chmodSync(bound, 0o600);
+    give(bound, path);
   } catch (error) {
-    listener?.stop(true);
-    removeFile(bound);
-    if (error instanceof MeshError) throw error;
-    if (systemCodeOf(error) === "EEXIST") throw inUse(path, `somebody listens on ${path} already`);
-    throw new MeshError("storage_failed", `cannot listen on ${path}: ${messageOf(error)}`, {
-      hint: "Check that its directory is there and yours; some sandboxes and network file systems forbid Unix sockets.",
-      cause: error,
-    });
-  } finally {
-    process.umask(umask);
+    if (listener !== undefined) {
+      listener.stop(true);
+      removeFile(bound);
+    }
+    throw failure(path, error);
   }
   const own = identityAt(path);
   return {
@@ -66,22 +61,69 @@ export async function giveSocket(
   };
 }
 
+/** The umask is the whole process's: it is back before anything else has its turn, even where binding takes longer. */
+function withoutOthers<T>(bind: () => T): T {
+  const umask = process.umask(0o177);
+  try {
+    return bind();
+  } finally {
+    process.umask(umask);
+  }
+}
+
 /** Tells a file from a later one of the same name. Undefined when there is none. */
 function identityAt(path: string): string | undefined {
   const status = lstatSync(path, { bigint: true, throwIfNoEntry: false });
   return status === undefined ? undefined : `${status.ino} ${status.mtimeNs}`;
 }
 
+/** A free name in the same directory, which is no longer than the system allows either: of a single letter if need be. */
+function nameBeside(path: string): string {
+  const directory = dirname(path);
+  for (let tries = 0; tries < namesTriedMax; tries++) {
+    const random = crypto.randomUUID();
+    const beside = [`.${random.slice(0, 8)}`, random.slice(0, 4), random.slice(0, 1)]
+      .map((name) => join(directory, name))
+      .find((name) => !isSocketPathTooLong(name));
+    if (beside !== undefined && beside !== path && identityAt(beside) === undefined) return beside;
+  }
+  throw new MeshError("storage_failed", `cannot listen on ${path}: its directory has no free short name`, {
+    hint: "Choose a shorter path.",
+  });
+}
+
+const namesTriedMax = 100;
+
 /** Throws `EEXIST` when somebody was quicker. */
 function give(bound: string, path: string): void {
   try {
     linkSync(bound, path);
-    removeFile(bound);
   } catch (error) {
-    if (systemCodeOf(error) === "EEXIST") throw error;
     // A file system without hard links, or one that makes none of sockets.
+    if (systemCodeOf(error) === "EEXIST" || identityAt(path) !== undefined) throw error;
     renameSync(bound, path);
+    return;
   }
+  removeFile(bound);
+}
+
+function failure(path: string, error: unknown): MeshError {
+  if (error instanceof MeshError) return error;
+  const code = systemCodeOf(error) ?? "";
+  if (["EEXIST", "EADDRINUSE"].includes(code)) return inUse(path, `somebody listens on ${path} already`);
+  const what = `cannot listen on ${path}`;
+  const directory = dirname(path);
+  if (code === "ENOENT" && !fileExists(directory)) {
+    return new MeshError("storage_failed", `${what}: there is no directory ${directory}`, {
+      hint: `Make it first: mkdir -p '${directory}'`,
+      cause: error,
+    });
+  }
+  const { code: kind, message, hint } = storageError(what, error);
+  return new MeshError(kind, message, {
+    hint: hint ?? "Some sandboxes and network file systems forbid Unix sockets. Choose another path.",
+    cause: error,
+  });
 }
 
 /** Only a refusal proves that nobody listens at a socket; then it is left over, and goes. */
@@ -102,8 +144,7 @@ async function makeWayForSocket(path: string): Promise<void> {
   const refusal = await tryToConnect(path);
   if (refusal === "ENOENT") return;
   if (refusal === "ECONNREFUSED") {
-    // Unless somebody else has made way meanwhile, and listens: then the place is not free.
-    if (identityAt(path) === tried) removeFile(path);
+    removeIfStill(path, tried);
     return;
   }
   throw inUse(
@@ -112,6 +153,21 @@ async function makeWayForSocket(path: string): Promise<void> {
       ? `somebody listens on ${path} already`
       : `${path} cannot be tried (${refusal}), so that somebody may be listening there`,
   );
+}
+
+/** Removes what was tried, and not what somebody else has put there meanwhile: that one listens, and the place is not free. */
+function removeIfStill(path: string, tried: string | undefined): void {
+  if (identityAt(path) !== tried) return;
+  // No system call removes a file on condition: moved away, it can be looked at before it goes.
+  const aside = nameBeside(path);
+  try {
+    renameSync(path, aside);
+  } catch (error) {
+    if (systemCodeOf(error) === "ENOENT") return;
+    throw storageError(`cannot remove ${path}`, error);
+  }
+  if (identityAt(aside) === tried) removeFile(aside);
+  else give(aside, path);
 }
 
 const inUse = (path: string, message: string): MeshError =>

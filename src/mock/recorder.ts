@@ -2,9 +2,10 @@
  * Writes what passes through a mock into a file (wire/mock-recording.ts), line by line as it happens, so that the file is whole up
  * to the moment at which the mock ends, however it ends.
  */
-import { closeSync, openSync, writeSync } from "node:fs";
+import { closeSync, openSync, statSync, writeSync } from "node:fs";
 import type { Clock } from "~/clock";
 import { storageError } from "~/disk/file";
+import { MeshError } from "~/errors";
 import type { Log } from "~/log";
 import { version } from "~/version";
 import type { Recorded, RecordingHead } from "~/wire/mock-recording";
@@ -24,7 +25,10 @@ export interface Recorder {
 /** Records nothing. */
 export const noRecorder: Recorder = { isRecording: false, record: () => 0, close: () => undefined };
 
-/** Replaces the file. Throws `storage_failed`; a write that fails later is logged once, and the mock goes on without a recording. */
+/**
+ * Replaces the file. Throws `storage_*` when it cannot be written, or is a pipe or a device, which may keep us waiting without end; a
+ * write that fails later is logged once, and the mock goes on without a recording.
+ */
 export function openRecorder(
   path: string,
   mock: RecordingHead["recording"],
@@ -34,8 +38,9 @@ export function openRecorder(
   let file: number | undefined;
   const write = (line: object): void => {
     if (file === undefined) return;
+    const bytes = Buffer.from(`${JSON.stringify(line)}\n`);
     try {
-      writeSync(file, `${JSON.stringify(line)}\n`);
+      for (let written = 0; written < bytes.length; ) written += writeSync(file, bytes, written);
     } catch (error) {
       closeSync(file);
       file = undefined;
@@ -43,7 +48,7 @@ export function openRecorder(
     }
   };
   try {
-    file = openSync(path, "w", 0o600);
+    file = openEmpty(path);
   } catch (error) {
     throw storageError(`cannot record to ${path}`, error);
   }
@@ -62,4 +67,14 @@ export function openRecorder(
       file = undefined;
     },
   };
+}
+
+function openEmpty(path: string): number {
+  const status = statSync(path, { throwIfNoEntry: false });
+  if (status !== undefined && !status.isFile() && !status.isDirectory()) {
+    throw new MeshError("storage_failed", `cannot record to ${path}: it is no regular file`, {
+      hint: "Choose another path.",
+    });
+  }
+  return openSync(path, "w", 0o600);
 }

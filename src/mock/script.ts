@@ -2,8 +2,10 @@
  * A script's file as what it says (wire/mock-script.ts). What is wrong with it is told with the place, the key and the reason, and
  * nothing is started with a script that is only partly understood.
  */
+import { isUtf8 } from "node:buffer";
 import {
   findNodeAtLocation,
+  getNodePath,
   getNodeValue,
   type Node,
   type ParseError,
@@ -13,9 +15,10 @@ import {
 import * as v from "valibot";
 import { readFileIfThere } from "~/disk/file";
 import { MeshError } from "~/errors";
-import { scriptBytesMax } from "~/wire/limits";
+import { mockJsonDepthMax, scriptBytesMax } from "~/wire/limits";
 import { MockScript } from "~/wire/mock-script";
 import { closest } from "~/wire/suggestion";
+import { firstTooDeep } from "~/wire/text";
 
 export type ScriptPath = readonly (string | number)[];
 
@@ -28,6 +31,10 @@ export interface ReadScript<K extends MockScript["mock"]> {
 /** Throws `script_invalid` with the first thing that is wrong, `storage_failed` when the file cannot be read. */
 export function readScript<K extends MockScript["mock"]>(path: string, mock: K): ReadScript<K> {
   const text = readText(path);
+  const tooDeep = firstTooDeep(text, mockJsonDepthMax);
+  if (tooDeep !== undefined) {
+    throw invalid(path, text, tooDeep, `more than ${mockJsonDepthMax} objects and lists inside each other`);
+  }
   const errors: ParseError[] = [];
   const root = parseTree(text, errors, { disallowComments: true });
   const [error] = errors;
@@ -36,6 +43,11 @@ export function readScript<K extends MockScript["mock"]>(path: string, mock: K):
   }
   const fault = (at: ScriptPath, reason: string): MeshError =>
     invalid(path, text, offsetOf(root, at), `${renderPath(at)}${reason}`);
+  if (root.type !== "object") throw fault([], "an object expected");
+  const twice = firstTwice(root);
+  if (twice !== undefined) {
+    throw invalid(path, text, twice.offset, `${renderPath(getNodePath(twice))}this key is here twice`);
+  }
   const parsed = v.safeParse(MockScript, getNodeValue(root), { abortEarly: true });
   if (!parsed.success) {
     const { path: at, issue } = innermost(parsed.issues[0]);
@@ -61,10 +73,28 @@ function readText(path: string): string {
       `${path} is too large: a script has at most ${scriptBytesMax} bytes`,
     );
   });
-  if (bytes !== undefined) return bytes.toString("utf8");
-  throw new MeshError("storage_failed", `there is no script ${path}`, {
-    hint: "Check the path after --script.",
-  });
+  if (bytes === undefined) {
+    throw new MeshError("storage_failed", `there is no script ${path}`, {
+      hint: "Check the path after --script.",
+    });
+  }
+  // The mark that some editors put before UTF-8 counts as a space: so every place stays what it is.
+  const text = bytes.toString("utf8").replace(/^\uFEFF/, " ");
+  if (!isUtf8(bytes)) throw invalid(path, text, text.indexOf("\uFFFD"), "not UTF-8");
+  return text;
+}
+
+/** A key that an object has already: of two values one would be passed over in silence. */
+function firstTwice(node: Node): Node | undefined {
+  const keys = new Set<unknown>();
+  for (const child of node.children ?? []) {
+    const [key] = child.type === "property" ? (child.children ?? []) : [];
+    if (key !== undefined && keys.has(key.value)) return key;
+    if (key !== undefined) keys.add(key.value);
+    const within = firstTwice(child);
+    if (within !== undefined) return within;
+  }
+  return undefined;
 }
 
 function invalid(path: string, text: string, offset: number, what: string): MeshError {
@@ -98,16 +128,20 @@ const wordsOf = (error: ParseError | undefined): string =>
         .replace(/([a-z])([A-Z])/g, "$1 $2")
         .toLowerCase();
 
-/** Of a choice between forms, what is wrong with the one that fits best. */
+/** Of a choice between forms, what is wrong with the one that fits best: the one that was left last, or has a word as it was given. */
 function innermost(issue: v.BaseIssue<unknown>): { path: ScriptPath; issue: v.BaseIssue<unknown> } {
   const path = (issue.path ?? []).map(({ key }) => key as string | number);
   const forms = issue.type === "union" ? (issue.issues ?? []).map(innermost) : [];
-  const best = forms.reduce<(typeof forms)[number] | undefined>(
-    (most, form) => (form.path.length > (most?.path.length ?? 0) ? form : most),
-    undefined,
-  );
+  const [best] = forms
+    .filter(
+      (form) => form.path.length > 0 || (form.issue.type === "picklist" && typeof issue.input === "string"),
+    )
+    .sort((left, right) => right.path.length - left.path.length);
   return best === undefined ? { path, issue } : { path: [...path, ...best.path], issue: best.issue };
 }
+
+/** Longer lists help nobody; the schema has them. */
+const optionsShownMax = 50;
 
 function reasonOf(issue: v.BaseIssue<unknown>): string {
   if (issue.type === "strict_object" && issue.expected === "never") {
@@ -116,10 +150,12 @@ function reasonOf(issue: v.BaseIssue<unknown>): string {
   if (issue.received === "undefined") return "missing";
   if (issue.type === "picklist" || issue.type === "variant") {
     const options = (issue.expected ?? "").split(" | ").map((option) => option.replace(/^\(?"|"\)?$/g, ""));
+    const unknown = `${JSON.stringify(issue.input)} is not known`;
     const guess = typeof issue.input === "string" ? closest(issue.input, options) : undefined;
-    const instead = guess === undefined ? options.join(", ") : `did you mean ${guess}?`;
-    return `${JSON.stringify(issue.input)} is not known; ${guess === undefined ? "one of: " : ""}${instead}`;
+    if (guess !== undefined) return `${unknown}; did you mean ${guess}?`;
+    return options.length > optionsShownMax ? unknown : `${unknown}; one of: ${options.join(", ")}`;
   }
-  // It would go on with what is there instead, and calls an object null.
-  return issue.type === "union" ? issue.message.replace(/ but received null$/, "") : issue.message;
+  // Objects that are read here have no prototype, by which they would be known.
+  const isObject = typeof issue.input === "object" && issue.input !== null;
+  return isObject ? issue.message.replace(/ received null$/, " received an object") : issue.message;
 }

@@ -312,6 +312,8 @@ export const screenLookEveryMs = 40;
 export const workingStaleMs = 6_000;
 /** After a text was pasted, and each time after Enter: how long the screen is watched, and how often Enter is pressed. */
 export const pasteShownMsMax = 1_000;
+/** Without output for so long, an agent has done with a paste that it shows. */
+export const pasteQuietMs = 100;
 export const submitShownMs = 700;
 export const submitsMax = 6;
 /** How long one start-up dialog is left alone after it was answered. */
@@ -319,6 +321,11 @@ export const dialogPauseMs = 1_000;
 export const dialogAnswersMax = 16;
 /** How often an agent is looked at that asks what a person has to answer, whether it still does. */
 export const questionLookMs = 10_000;
+/** How often an agent is looked at into which somebody is typing, whether he still does. */
+export const draftLookMs = 1_000;
+/** Of a draft that nobody is there to enter: how many lines are deleted, and how long each may take. */
+export const draftLinesMax = 1_000;
+export const draftKeyMs = 200;
 /** Between two Ctrl-Cs for an agent that wants several: it forgets the first one after less than a second. */
 export const interruptPauseMs = 400;
 /** After the agent's end: how long what it wrote may take to arrive where something still holds its terminal. */
@@ -396,7 +403,7 @@ export const transcriptScreenLines = 50;
 /** An agent that does not answer the first request may not know it, and is taken to be ready. */
 export const agentHandshakeMs = 10_000;
 /** An agent that leaves a message unread for so long is told of. */
-export const agentReadMsMax = 30_000;
+export const agentUnreadMs = 30_000;
 /** When an agent has ended, what it started may hold its output open: how long that is still waited for. */
 export const agentOutputEndMs = 1_000;
 /** Lines that cannot be understood are reported one by one as long as there are no more of them. */
@@ -407,6 +414,8 @@ export const malformedLinesToldMax = 5;
 export const pilotFrameBytesMax = 1024 * 1024;
 export const scriptBytesMax = 4 * 1024 * 1024;
 export const scriptRulesMax = 10_000;
+/** Objects and lists inside each other, in a script and in what is compared with a recording. */
+export const mockJsonDepthMax = 200;
 /** What is read of a recording; a mock writes on beyond it. */
 export const recordingBytesMax = 256 * 1024 * 1024;
 /** How long a mock that records or replays waits for a body before it is answered without: what came by then stands for all of it. */
@@ -417,3 +426,7 @@ export const mockEventsKeptMax = 10_000;
 export const timerMsMax = 2 ** 31 - 1;
 /** What may wait for one client of a mock that does not read; what it sends is left unread as long as anything waits. */
 export const mockWaitingBytesMax = 64 * 1024 * 1024;
+/** What each thing that waits counts for besides its bytes. */
+export const mockWaitingOverheadBytes = 256;
+/** How long a mock that ends waits for the last lines of its log to be taken. */
+export const mockLogEndMsMax = 50;

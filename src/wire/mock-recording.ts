@@ -4,9 +4,9 @@
  * something that a client sent names that in `after`.
  */
 import * as v from "valibot";
+import { HeaderName, HeaderValue, Hex, HttpStatus } from "~/wire/text";
 
 const Count = v.pipe(v.number(), v.integer(), v.minValue(0));
-const Hex = v.pipe(v.string(), v.regex(/^(?:[0-9a-f]{2})*$/, "pairs of lower-case hex digits expected"));
 
 export const RecordingHead = v.object({ recording: v.picklist(["pilot", "daemon"]), version: v.string() });
 export type RecordingHead = v.InferOutput<typeof RecordingHead>;
@@ -35,8 +35,8 @@ export const Recorded = v.variant("dir", [
     /** Of Pilot what was written at a time; of HTTP the body, or the next part of it. */
     hex: Hex,
     /** With the first part of an answer over HTTP. */
-    status: v.exactOptional(Count),
-    headers: v.exactOptional(v.record(v.string(), v.string())),
+    status: v.exactOptional(HttpStatus),
+    headers: v.exactOptional(v.record(HeaderName, HeaderValue)),
     /** Of HTTP: the bytes were written to the connection as they are, without a status line. */
     raw: v.exactOptional(v.literal(true)),
     /** Of HTTP: no part of this answer follows. */

@@ -3,11 +3,11 @@
  * on the command or the route that a rule names (the fields of its reply, say) is checked by the mock that reads the script.
  */
 import * as v from "valibot";
-import { isErrorCode } from "~/errors";
+import { errorCodes } from "~/errors";
 import { eventNames, routes } from "~/wire/ipc";
 import { scriptRulesMax, timerMsMax } from "~/wire/limits";
 import { pilotAnswerNames, pilotRequestNames } from "~/wire/pilot";
-import { JsonObject, ScriptedBytes } from "~/wire/text";
+import { HeaderName, HeaderValue, HttpStatus, JsonObject, ScriptedBytes } from "~/wire/text";
 
 const DelayMs = v.pipe(
   v.number(),
@@ -44,11 +44,42 @@ const effects = {
 };
 const effectNames = ["reply", "error", "drop", "cut", "bytes"] as const;
 
+/** What some of the checks below mean in JSON Schema, which cannot be told by looking at them. */
+export const statedInJsonSchema = new WeakMap<object, object>();
+
+function stated<C extends object>(check: C, jsonSchema: object): C {
+  statedInJsonSchema.set(check, jsonSchema);
+  return check;
+}
+
+const each = (names: readonly string[]) => names.map((name) => ({ required: [name] }));
+const present = (object: object, names: readonly string[]) => names.filter((name) => name in object);
+
 /** The keys of which at most one may stand in an object. */
 const onlyOneOf = <T extends object>(...names: readonly string[]) =>
-  v.check<T, string>(
-    (object) => names.filter((name) => name in object).length <= 1,
-    `only one of ${names.join(", ")}`,
+  stated(
+    v.check<T, string>((object) => present(object, names).length <= 1, `only one of ${names.join(", ")}`),
+    { oneOf: [...each(names), { not: { anyOf: each(names) } }] },
+  );
+
+/** The keys of which one must stand in an object, and no other. */
+const oneOf = <T extends object>(...names: readonly string[]) =>
+  stated(
+    v.check<T, string>(
+      (object) => present(object, names).length === 1,
+      `one of ${names.slice(0, -1).join(", ")} and ${names.at(-1)} is needed, and no more`,
+    ),
+    { oneOf: each(names) },
+  );
+
+/** Keys that mean something only beside another. */
+const belongTo = <T extends object>(owner: string, ...names: readonly string[]) =>
+  stated(
+    v.check<T, string>(
+      (object) => owner in object || present(object, names).length === 0,
+      `${names.join(", ")} may stand only beside ${owner}`,
+    ),
+    { dependentRequired: Object.fromEntries(names.map((name) => [name, [owner]])) },
   );
 
 // ── Pilot ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -118,11 +149,8 @@ export const PilotPush = v.pipe(
     bytes: v.exactOptional(RawBytes),
     cut: v.exactOptional(v.pipe(v.literal(true), v.description("Close the connection"))),
   }),
-  v.check(
-    (push) => [push.push, push.bytes, push.cut].filter((what) => what !== undefined).length === 1,
-    "one of push, bytes and cut is needed",
-  ),
-  v.check((push) => push.fields === undefined || push.push !== undefined, "fields belong to a push"),
+  oneOf("push", "bytes", "cut"),
+  belongTo("push", "fields"),
 );
 export type PilotPush = v.InferOutput<typeof PilotPush>;
 
@@ -137,36 +165,36 @@ export type PilotScript = v.InferOutput<typeof PilotScript>;
 // ── Daemon ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 const routeTexts = Object.values(routes).map(({ method, path }) => `${method} ${path}` as const);
-const Status = v.pipe(v.number(), v.integer(), v.minValue(200), v.maxValue(599));
 
 /** Those that the mock writes itself; whoever wants them otherwise writes the whole answer, as `bytes`. */
-const ownHeaders = ["connection", "content-length", "date", "transfer-encoding"];
-const HeaderName = v.pipe(
-  v.string(),
-  v.regex(/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/, "a header's name expected"),
-  v.check(
-    (name) => !ownHeaders.includes(name.toLowerCase()),
-    "the mock writes this header itself; an answer where it is wrong is written with bytes",
+const ownHeaders = ["connection", "content-length", "date", "trailer", "transfer-encoding"];
+const ReplyHeaderName = v.pipe(
+  HeaderName,
+  stated(
+    v.check(
+      (name: string) => !ownHeaders.includes(name.toLowerCase()),
+      "the mock writes this header itself; an answer where it is wrong is written with bytes",
+    ),
+    { not: { enum: ownHeaders } },
   ),
 );
-const HeaderValue = v.pipe(v.string(), v.regex(/^[\t\x20-\x7e]*$/, "printable ASCII expected"));
 
 const DaemonWhere = v.pipe(
   v.strictObject({
     param: v.exactOptional(v.pipe(v.string(), v.description("The part of the path that varies"))),
     query: v.exactOptional(JsonObject),
     body: v.exactOptional(JsonObject),
-    headers: v.exactOptional(v.record(v.string(), v.string())),
+    headers: v.exactOptional(v.record(HeaderName, v.string())),
   }),
   v.description("Only when the request has these values; of an object, only what is named here"),
 );
 
 export const DaemonReply = v.pipe(
   v.strictObject({
-    status: v.exactOptional(v.pipe(Status, v.description("Default: as usual"))),
+    status: v.exactOptional(v.pipe(HttpStatus, v.description("Default: as usual"))),
     headers: v.exactOptional(
       v.pipe(
-        v.record(HeaderName, v.nullable(HeaderValue)),
+        v.record(ReplyHeaderName, v.nullable(HeaderValue)),
         v.description("Besides the usual ones or in their place; null leaves one out"),
       ),
     ),
@@ -207,13 +235,13 @@ export const DaemonRule = v.pipe(
     error: v.exactOptional(
       v.pipe(
         v.union([
-          v.pipe(v.string(), v.check(isErrorCode, "no error code of this project")),
+          v.picklist(errorCodes),
           v.strictObject({
             error: v.string(),
             message: v.exactOptional(v.string()),
             hint: v.exactOptional(v.string()),
             details: v.exactOptional(v.pipe(JsonObject, v.description("Further fields of the answer"))),
-            status: v.exactOptional(Status),
+            status: v.exactOptional(HttpStatus),
           }),
         ]),
         v.description("Answer with this error: its code, or all of it"),
@@ -246,8 +274,7 @@ export const DaemonRule = v.pipe(
 );
 export type DaemonRule = v.InferOutput<typeof DaemonRule>;
 
-const oneLine = (what: string) =>
-  v.check<string, string>((text) => !/[\r\n\0]/.test(text), `${what} is a single line`);
+const oneLine = (what: string) => v.regex(/^[^\r\n\0]*$/, `${what} is a single line`);
 
 export const DaemonEvent = v.pipe(
   v.strictObject({
@@ -285,15 +312,8 @@ export const DaemonEvent = v.pipe(
     end: v.exactOptional(v.pipe(v.literal(true), v.description("End the stream in good order"))),
     cut: v.exactOptional(v.pipe(v.literal(true), v.description("Close the connection in the middle of it"))),
   }),
-  v.check(
-    ({ event, bytes, end, cut }) =>
-      [event, bytes, end, cut].filter((what) => what !== undefined).length === 1,
-    "one of event, bytes, end and cut is needed",
-  ),
-  v.check(
-    (rule) => rule.event !== undefined || !("id" in rule || "data" in rule || "merge" in rule),
-    "id, data and merge belong to an event",
-  ),
+  oneOf("event", "bytes", "end", "cut"),
+  belongTo("event", "id", "data", "merge"),
   onlyOneOf("data", "merge"),
 );
 export type DaemonEvent = v.InferOutput<typeof DaemonEvent>;

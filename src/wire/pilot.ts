@@ -354,6 +354,16 @@ export const encodePilotRequest = ({ name, fields }: PilotRequest): Uint8Array =
 export const encodePilotAnswer = ({ name, fields }: PilotAnswer): Uint8Array =>
   encode(pilotAnswers[name], fields);
 
+/** How long a frame is, its length not counted, of which these fields are known. */
+export const payloadBytes = (
+  { sub = [], fields }: Layout,
+  values: Readonly<Record<string, unknown>>,
+): number =>
+  Object.entries(values).reduce(
+    (bytes, [name, value]) => bytes + (fields[name]?.write(value).length ?? 0),
+    1 + sub.length,
+  );
+
 function encode(
   { command, sub = [], fields }: Layout,
   values: Readonly<Record<string, unknown>>,

@@ -117,8 +117,34 @@ export const JsonObject = v.custom<Record<string, unknown>>(
   "an object expected",
 );
 
+/** Where the text of a JSON value has more objects and lists inside each other than this: it may overflow the stack of who reads it. */
+export function firstTooDeep(text: string, depthMax: number): number | undefined {
+  let depth = 0;
+  let isInString = false;
+  for (let at = 0; at < text.length; at++) {
+    const character = text[at];
+    if (isInString) {
+      if (character === "\\") at++;
+      else if (character === '"') isInString = false;
+    } else if (character === '"') isInString = true;
+    else if (character === "{" || character === "[") {
+      if (++depth > depthMax) return at;
+    } else if (character === "}" || character === "]") depth--;
+  }
+  return undefined;
+}
+
 /** The text of a JSON object, as a database keeps it. */
 export const JsonObjectText = v.pipe(v.string(), v.parseJson(), JsonObject);
+
+const explainHex = "pairs of hex digits expected";
+/** Bytes in hex; upper case is made lower. A pattern of pairs overflows at some megabytes, and then nothing matches it. */
+export const Hex = v.pipe(
+  v.string(),
+  v.regex(/^[0-9A-Fa-f]*$/, explainHex),
+  v.check((text) => text.length % 2 === 0, explainHex),
+  v.toLowerCase(),
+);
 
 /** Bytes as a person writes them: text, or `{ "hex": "00ff" }` for what is no text. */
 export const ScriptedBytes = v.union([
@@ -127,12 +153,15 @@ export const ScriptedBytes = v.union([
     v.transform((text): Uint8Array => new TextEncoder().encode(text)),
   ),
   v.pipe(
-    v.strictObject({
-      hex: v.pipe(v.string(), v.regex(/^(?:[0-9A-Fa-f]{2})*$/, "pairs of hex digits expected")),
-    }),
+    v.strictObject({ hex: Hex }),
     v.transform(({ hex }): Uint8Array => Uint8Array.fromHex(hex)),
   ),
 ]);
+
+/** Of an answer over HTTP, once it is final. */
+export const HttpStatus = v.pipe(v.number(), v.integer(), v.minValue(200), v.maxValue(599));
+export const HeaderName = v.pipe(v.string(), v.regex(/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/, "no name of a header"));
+export const HeaderValue = v.pipe(v.string(), v.regex(/^[\t\x20-\x7e]*$/, "printable ASCII expected"));
 
 /** Milliseconds since 1970. */
 export const TimeMs = v.pipe(v.number(), v.safeInteger(), v.minValue(0));

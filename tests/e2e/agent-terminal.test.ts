@@ -463,6 +463,32 @@ describe("other agents", () => {
     await window.shows("heard from afar");
   });
 
+  test("a message waits for a person who is just typing one", async () => {
+    const window = await openWindow();
+    typeCommand(window, "agent", "run", "x", "--profile", "claude", "--", ...fake("claude"));
+    await waitFor(async () => (await agentNamed("x"))?.state === "idle", { what: "its prompt" });
+    window.type("say from the person");
+    await waitFor(async () => (await agentNamed("x"))?.state === "working", {
+      what: "the typing to be seen",
+    });
+    expect((await cli("agent", "send", "x", "say from afar")).stdout).toContain("waits");
+    window.type(" himself\r");
+    await window.shows(/● from the person himself[\s\S]*● from afar/);
+  });
+
+  test("what one asks at its start, the person answers who sees it", async () => {
+    const window = await openWindow();
+    typeCommand(window, "agent", "run", "x", "--profile", "claude", "--", ...fake("claude", "--dialog"));
+    await window.shows(/❯ No, exit/);
+    const driver = await connectTo(join(env.CLAUDEMESH_CONFIG_DIR ?? "", "daemon/agents/x.sock"));
+    await driver.next("Warning", ({ message }) => String(message).includes("has to answer"));
+    window.type("\x1b[B");
+    await window.shows(/❯ Yes, I trust/);
+    window.type("\r");
+    await driver.next("Ready");
+    expect(driver.events.filter(({ event }) => event === "Warning")).toHaveLength(1);
+  });
+
   test("one without a terminal is seen line by line, takes messages, and says that it has no keyboard", async () => {
     const window = await openWindow();
     const agent = fake("stream-agent");

@@ -3,10 +3,23 @@
  * What comes in is held against the description of the protocol, by a client that has nothing of ours.
  */
 import { beforeAll, describe, expect, test } from "bun:test";
-import { existsSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
+import { systemCodeOf } from "~/errors";
 import { pilotAnswerNames, pilotRequestNames, pilotRequests } from "~/wire/pilot";
-import { type RunningCli, runCli, spawnCli } from "../support/cli";
+import { cleanup } from "../support/cleanup";
+import { command, type RunningCli, runCli, spawnCli } from "../support/cli";
 import { address, connectWhenReady, PilotClient, pilotFrame, u16, u32 } from "../support/pilot-client";
 import { endpoints } from "../support/pilot-endpoints";
 import { tempDir } from "../support/temp-dir";
@@ -83,11 +96,55 @@ describe("starting and ending", () => {
     expect((await running.stop()).stdout).toBe("");
   });
 
-  test("--json says on standard output where it listens", async () => {
-    const mock = startMock(["--json"]);
+  test.each(["--json", "-json"])("%s says on standard output where it listens", async (flag) => {
+    const mock = startMock([flag]);
     await mock.connect();
     const { stdout } = await mock.process.stop();
     expect(JSON.parse(stdout)).toEqual({ pid: mock.process.pid, socket: mock.path });
+  });
+
+  test("-help is help, whatever else is there", async () => {
+    for (const args of [["-help"], ["-help", "-socket", join(tempDir(), "s")]]) {
+      const { exitCode, stdout } = await runCli(["mock", "pilot", ...args]);
+      expect({ exitCode, stdout }).toEqual({ exitCode: 0, stdout: expect.stringContaining("USAGE") });
+    }
+  });
+
+  test("what stands behind -- is no flag", async () => {
+    const args = ["mock", "replay", "-socket", join(tempDir(), "s"), "--", "-recording.jsonl"];
+    expect(await runCli(args)).toMatchObject({
+      exitCode: 1,
+      stderr: expect.stringContaining("/-recording.jsonl"),
+    });
+  });
+
+  test.each([
+    ["-socket", "", "--socket: a path expected"],
+    ["-socket=", "", "--socket: a path expected"],
+    ["-script=", "", "--script: a path expected"],
+    ["-record=", "", "--record: a path expected"],
+  ])("%s%s, as of a variable that is not set, is wrong usage", async (flag, value, message) => {
+    const socket = flag.startsWith("-socket") ? [] : ["-socket", join(tempDir(), "s")];
+    const { exitCode, stderr } = await runCli([
+      ...["mock", "pilot", ...socket, flag],
+      ...(flag.endsWith("=") ? [] : [value]),
+    ]);
+    expect({ exitCode, stderr }).toEqual({ exitCode: 2, stderr: expect.stringContaining(message) });
+  });
+
+  test("a recording never takes the place of the script or the socket", async () => {
+    const [script, socket] = [join(tempDir(), "script.json"), join(tempDir(), "s")];
+    writeFileSync(script, '{"mock":"pilot"}');
+    const args = ["mock", "pilot", "-socket", socket, "-script", script, "-record"];
+    for (const [file, named] of [
+      [script, "script"],
+      [socket, "socket"],
+    ] as const) {
+      const { exitCode, stderr } = await runCli([...args, file]);
+      const message = expect.stringContaining(`--record and --${named} name the same file`);
+      expect({ exitCode, stderr }).toEqual({ exitCode: 2, stderr: message });
+    }
+    expect([readFileSync(script, "utf8"), existsSync(socket)]).toEqual(['{"mock":"pilot"}', false]);
   });
 
   test("the socket is its owner's alone", async () => {
@@ -156,6 +213,95 @@ describe("starting and ending", () => {
     const dir = tempDir();
     const path = join(dir, "x".repeat((process.platform === "darwin" ? 103 : 107) - dir.length - 1));
     expect(await askInfo(await startMock([], path).connect())).toEqual(info);
+  });
+});
+
+describe("what it tells", () => {
+  /** Started by a shell that gives it what `words` say as its standard output and error. */
+  function startBy(words: string): { path: string; child: Bun.Subprocess<"ignore", "ignore", "ignore"> } {
+    const dir = tempDir();
+    const path = join(dir, "s");
+    const mock = [...command, "mock", "pilot", "-socket", path, "--json"]
+      .map((word) => `'${word}'`)
+      .join(" ");
+    const child = Bun.spawn(["sh", "-c", `exec ${mock} ${words}`], {
+      cwd: dir,
+      stdin: "ignore",
+      stdout: "ignore",
+      stderr: "ignore",
+    });
+    cleanup(() => void child.kill("SIGKILL"));
+    return { path, child };
+  }
+
+  test("a log that nobody reads holds nothing up, and a pipe that is shared stays as it is", async () => {
+    const pipe = join(tempDir(), "pipe");
+    Bun.spawnSync(["mkfifo", pipe]);
+    // The end for reading is held open, and never read from.
+    const reader = openSync(pipe, constants.O_RDONLY | constants.O_NONBLOCK);
+    cleanup(() => closeSync(reader));
+    const { path, child } = startBy(`2>'${pipe}'`);
+    const client = await connectWhenReady(path);
+    for (let n = 0; n < 20; n++) {
+      client.raw(Buffer.concat(Array(500).fill(pilotFrame(0xff))));
+      for (let came = 0; came < 500; came++) await client.next(({ command: came }) => came === 0x0a);
+    }
+    if (process.platform === "linux") {
+      const [, flags = ""] =
+        /^flags:\t(\d+)/m.exec(readFileSync(`/proc/${child.pid}/fdinfo/2`, "utf8")) ?? [];
+      expect(Number.parseInt(flags, 8) & constants.O_NONBLOCK).toBe(0);
+    }
+    // Whoever is told twice, by a terminal and by its harness, say, was told the same.
+    child.kill("SIGTERM");
+    child.kill("SIGINT");
+    expect(await child.exited).toBe(0);
+    expect(existsSync(path)).toBe(false);
+  });
+
+  test("a log that is read late is whole again, and says what was lost", async () => {
+    const pipe = join(tempDir(), "pipe");
+    Bun.spawnSync(["mkfifo", pipe]);
+    const reader = openSync(pipe, constants.O_RDONLY | constants.O_NONBLOCK);
+    const { path, child } = startBy(`2>'${pipe}'`);
+    const client = await connectWhenReady(path);
+    const sent = 40_000;
+    client.raw(Buffer.concat(Array(sent).fill(pilotFrame(0xff))));
+    for (let came = 0; came < sent; came++) await client.next(({ command: came }) => came === 0x0a);
+    let text = "";
+    const chunk = Buffer.alloc(65_536);
+    await waitFor(
+      () => {
+        try {
+          text += chunk.toString("utf8", 0, readSync(reader, chunk));
+        } catch (error) {
+          if (systemCodeOf(error) !== "EAGAIN") throw error;
+        }
+        return text.includes("log_lines_lost");
+      },
+      { what: "the log to say what was lost" },
+    );
+    child.kill("SIGTERM");
+    expect(await child.exited).toBe(0);
+    closeSync(reader);
+    const lines = text
+      .trimEnd()
+      .split("\n")
+      .map((line) => JSON.parse(line));
+    const malformed = lines.filter(({ message }) => message === "malformed_request").length;
+    expect(malformed + lines.find(({ message }) => message === "log_lines_lost").lines).toBe(sent);
+  });
+
+  test.skipIf(!existsSync("/dev/full"))("where it listens is told on a full disk by the log", async () => {
+    const log = join(tempDir(), "log");
+    const { path, child } = startBy(`>/dev/full 2>'${log}'`);
+    await askInfo(await connectWhenReady(path));
+    child.kill("SIGTERM");
+    expect(await child.exited).toBe(0);
+    const lines = readFileSync(log, "utf8")
+      .trimEnd()
+      .split("\n")
+      .map((line) => JSON.parse(line).message);
+    expect(lines).toEqual(["listening", "place_not_told"]);
   });
 });
 
@@ -594,7 +740,7 @@ describe("scripts", () => {
     [
       "a field that is not",
       '{"mock":"pilot","rules":[{"on":"dial","reply":{"id":1}}]}',
-      /rules\[0\].reply.id: the fields here are conn_id/,
+      /rules\[0\].reply.id: the fields of dial_ok are conn_id/,
     ],
     [
       "a value that does not fit",
@@ -609,7 +755,7 @@ describe("scripts", () => {
     [
       "where on nothing",
       '{"mock":"pilot","rules":[{"on":"info","where":{"port":1}}]}',
-      /rules\[0\].where.port: there are no fields here/,
+      /rules\[0\].where.port: info has no fields/,
     ],
     [
       "a push without its fields",
@@ -713,6 +859,23 @@ describe("recording and replaying", () => {
     expect({ exitCode, stderr }).toEqual({
       exitCode: 0,
       stderr: expect.stringContaining("not_in_recording"),
+    });
+  });
+
+  test("the endpoints, driven against their recording, find what they found", async () => {
+    const file = join(tempDir(), "session.jsonl");
+    const drive = async (mock: Mock): Promise<void> => {
+      const [handle, other] = [await mock.connect(), await mock.connect()];
+      for (const endpoint of endpoints) await endpoint.drive(handle, other);
+      expect([...handle.inbox, ...other.inbox]).toEqual([]);
+      expect((await mock.process.stop()).exitCode).toBe(0);
+    };
+    await drive(startMock(["--record", file]));
+    const path = join(tempDir(), "replay.sock");
+    await drive({
+      path,
+      process: spawnCli(["mock", "replay", file, "--socket", path]),
+      connect: () => connectWhenReady(path),
     });
   });
 

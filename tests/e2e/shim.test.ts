@@ -547,6 +547,37 @@ describe("agents that paint their screens", () => {
     30_000,
   );
 
+  test.each(["claude", "codex"])("%s asks something just when a message is handed to it", async (name) => {
+    const { driver } = await shimOnFd(fake(name, "--asks", "1500"));
+    await driver.next("Ready");
+    expect((await ask(driver, "say hello")).response).toBe("hello");
+    expect((await ask(driver, "say bye")).response).toBe("bye");
+    const warnings = driver.events.filter(({ event }) => event === "Warning");
+    expect(warnings).toEqual([
+      expect.objectContaining({ message: expect.stringContaining("has to answer") }),
+    ]);
+  });
+
+  test("one that is busy with a paste for a moment is left alone meanwhile", async () => {
+    const { driver } = await shimOnFd(fake("claude", "--pasting", "60"));
+    await driver.next("Ready");
+    for (const text of ["hello", "bye"]) expect((await ask(driver, `say ${text}`)).response).toBe(text);
+  });
+
+  test.each(["claude", "codex"])(
+    "%s: what was left in its input does not become a part of a message",
+    async (name) => {
+      const { driver } = await shimOnFd(fake(name, "--draft", "say this was\n\nleft there"));
+      await driver.next("Ready");
+      expect((await ask(driver, "say hello")).response).toBe("hello");
+      expect((await ask(driver, "say bye")).response).toBe("bye");
+      const warnings = driver.events.filter(({ event }) => event === "Warning");
+      expect(warnings).toEqual([
+        expect.objectContaining({ message: expect.stringMatching(/deleted.*: say this was\s+left there$/) }),
+      ]);
+    },
+  );
+
   const ends: [name: string, state: string, body: string | undefined][] = [
     ["claude", "waits", undefined],
     ["claude", "works", "hang"],

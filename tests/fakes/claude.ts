@@ -65,17 +65,19 @@ runScreenAgent({
   },
   done: ["", "✻ Pondered for 0s · done 6:43 PM"],
   interrupts: 2,
+  hidesCursor: true,
   hasBackslash: true,
   isInline: () => process.env.CLAUDE_CODE_DISABLE_ALTERNATE_SCREEN === "1",
   answer: { first: "● ", other: "  " },
-  bottom: ({ isWorking, isStreaming, isLeaving, frame, input, cols }) => {
+  bottom: ({ isWorking, isStreaming, isLeaving, isPasting, frame, input, cols }) => {
     const wide = "─".repeat(cols - 1);
     const spinner = `${stars[frame % stars.length]} Pondering… (${Math.floor(frame / 12)}s · ↓ 12 tokens)`;
     const above = isWorking && !isStreaming ? ["", spinner, ""] : [""];
     const field = input.map((line, index) => `${index === 0 ? "❯" : " "} ${line} `);
     const isEmpty = input.join("") === "";
     const works = isWorking ? " · esc to interrupt" : " · ? for shortcuts";
-    const hint = isLeaving ? "Press Ctrl-C again to exit" : `⏸ manual mode on${isEmpty ? works : ""}`;
+    const mode = `⏸ manual mode on${isEmpty ? works : ""}`;
+    const hint = isLeaving ? "Press Ctrl-C again to exit" : isPasting ? "Pasting text…" : mode;
     return {
       lines: [...above, wide, ...field, wide, `  ${hint}                    ◐ medium · /effort`],
       inputLine: above.length + 1,

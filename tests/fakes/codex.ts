@@ -58,6 +58,7 @@ runScreenAgent({
   ],
   done: ["", "  Worked for <1s • 18:43"],
   interrupts: 1,
+  hidesCursor: false,
   hasBackslash: false,
   isInline: () => process.argv.includes('tui.alternate_screen="never"'),
   answer: { first: "• ", other: "  " },

@@ -30,6 +30,7 @@ runScreenAgent({
   echo: (message) => [...message.split("\n").map((line, index) => `${index === 0 ? "> " : "  "}${line}`), ""],
   done: [],
   interrupts: 2,
+  hidesCursor: false,
   hasBackslash: false,
   isInline: () => false,
   answer: { first: "● ", other: "" },

@@ -1,13 +1,15 @@
 /**
  * What the terminal fakes (claude.ts, codex.ts, kiro.ts) have in common: a program in raw mode that keeps an input field and a status at the
  * bottom of the screen, paints them anew when they change, and lets what was said scroll away above them. It takes bracketed pastes, typed
- * text, Enter, Backspace, Ctrl-C (interrupts; else clears the input; on an empty one it ends with status 0, some at the second only), Ctrl-D
- * (ends at once) and Escape (interrupts); arrows and Enter where it asks something. What it can be told: commands.ts.
+ * text, Enter, Backspace, Ctrl-U (deletes a line, or the end of the one before), Ctrl-C (interrupts; else clears the input; on an empty one
+ * it ends with status 0, some at the second only), Ctrl-D (ends at once) and Escape (interrupts); arrows and Enter where it asks something.
+ * What it can be told: commands.ts.
  *
  * Flags of each: `--dialog` (asks for trust first, and ends with status 1 when it is refused), `--starting MS` (so long until the first
- * prompt), `--never` (no prompt ever), `--exit N` (ends at once), `--swallow N` (as the command), `--alternate` (all of it on the alternate
- * screen), `--asks MS` (for permission, so long, in place of the first paste), `--fullscreen` (the same, and of what was said only what fits is ever painted, unless it was told not to do so, as the real ones
- * can be).
+ * prompt), `--never` (no prompt ever), `--exit N` (ends at once), `--draft TEXT` (stands in the input at first), `--swallow N` (as the
+ * command), `--pasting MS` (is busy with a paste for so long, and loses it when Enter comes meanwhile), `--asks MS` (for permission, so
+ * long, in place of the first paste; ends with status 9 when it is given), `--alternate` (all of it on the alternate screen), `--fullscreen`
+ * (the same, and of what was said only what fits is ever painted, unless it was told not to do so, as the real ones can be).
  */
 import { writeSync } from "node:fs";
 import {
@@ -49,6 +51,8 @@ export interface Look {
   done: readonly string[];
   /** How often Ctrl-C is needed where there is nothing to interrupt or clear. */
   interrupts: number;
+  /** Paints one of its own. */
+  hidesCursor: boolean;
   /** Whether Enter behind a backslash begins a new line. */
   hasBackslash: boolean;
   /** Whether it was told to leave the alternate screen alone. */
@@ -62,6 +66,8 @@ export interface Look {
     isStreaming: boolean;
     /** Ctrl-C was pressed, and is to be pressed again. */
     isLeaving: boolean;
+    /** It is still busy with what was pasted. */
+    isPasting: boolean;
     frame: number;
     input: readonly string[];
     cols: number;
@@ -93,6 +99,8 @@ interface Flags {
   alternate: boolean;
   fullscreen: boolean;
   asksMs: number | undefined;
+  draft: string;
+  pastingMs: number;
 }
 
 function readFlags(argv: readonly string[]): Flags {
@@ -107,6 +115,8 @@ function readFlags(argv: readonly string[]): Flags {
     alternate: has("--alternate") || has("--fullscreen"),
     fullscreen: has("--fullscreen"),
     asksMs: has("--asks") ? Number(value("--asks")) : undefined,
+    draft: value("--draft") ?? "",
+    pastingMs: Number(value("--pasting") ?? 0),
   };
 }
 
@@ -127,7 +137,9 @@ class ScreenAgent {
   #input = "";
   #paste: string | undefined;
   #afterPaste = false;
+  #isPasting = false;
   #swallow: number;
+  #asksMs: number | undefined;
   #bottomLines = 0;
   #cursorLine = 0;
   #frame = 0;
@@ -149,6 +161,8 @@ class ScreenAgent {
     this.#look = look;
     this.#flags = flags;
     this.#swallow = flags.swallow;
+    this.#asksMs = flags.asksMs;
+    this.#input = flags.draft;
   }
 
   start(): void {
@@ -162,6 +176,8 @@ class ScreenAgent {
     process.stdout.on("resize", () => this.#paint());
     if (this.#flags.alternate) write("\x1b[?1049h\x1b[H");
     write("\x1b[?2004h");
+    // What takes no input yet shows none.
+    if (!this.#flags.dialog || this.#look.promptMs === 0) this.#phase = "starting";
     this.#print(this.#look.banner.join("\n"));
     setInterval(() => this.#tick(), spinnerMs);
     if (!this.#flags.dialog) this.#begin();
@@ -201,7 +217,7 @@ class ScreenAgent {
     const text = [...above, ...clipped].join("\r\n") + end;
     this.#entitle();
     if (text === this.#painted) return;
-    write(`\x1b[?25l${this.#erasure()}${text}\x1b[?25h`);
+    write(`\x1b[?25l${this.#erasure()}${text}${this.#look.hidesCursor ? "" : "\x1b[?25h"}`);
     this.#painted = text;
     this.#bottomLines = lines.length;
     this.#cursorLine = cursorLine;
@@ -227,6 +243,7 @@ class ScreenAgent {
       isWorking: this.#isWorking,
       isStreaming: this.#isStreaming,
       isLeaving: this.#isLeaving,
+      isPasting: this.#isPasting,
       frame: this.#frame,
       input,
       cols,
@@ -287,9 +304,15 @@ class ScreenAgent {
       text = text.slice(at + marker.length);
       if (this.#paste === undefined) this.#paste = "";
       else {
-        if (this.#phase === "prompt") this.#input += fromLatin1(this.#paste).replaceAll("\r", "\n");
+        if (this.#asksMs !== undefined) void this.#askInstead(this.#asksMs);
+        else if (this.#phase === "prompt") this.#input += fromLatin1(this.#paste).replaceAll("\r", "\n");
         this.#paste = undefined;
         this.#afterPaste = true;
+        this.#isPasting = this.#flags.pastingMs > 0;
+        setTimeout(() => {
+          this.#isPasting = false;
+          this.#paint();
+        }, this.#flags.pastingMs);
         this.#paint();
       }
     }
@@ -303,6 +326,7 @@ class ScreenAgent {
       else if (key === "\x04" && this.#input === "") this.#end(0);
       else if (key === "\x1b") this.#interruption.abort();
       else if (key === "\r") this.#return();
+      else if (key === "\x15") this.#input = this.#input.replace(/(\n|[^\n]+)$/u, "");
       else if (key === "\x7f") this.#input = [...this.#input].slice(0, -1).join("");
       else if (key.length === 1 && (key === "\n" || key >= " ")) this.#input += key;
       if (key !== "\r") this.#afterPaste = false;
@@ -346,6 +370,7 @@ class ScreenAgent {
       return;
     }
     this.#afterPaste = false;
+    if (this.#isPasting) this.#input = "";
     if (this.#input.trim() === "") return;
     if (this.#look.hasBackslash && this.#input.endsWith("\\")) {
       this.#input = `${this.#input.slice(0, -1)}\n`;
@@ -491,6 +516,11 @@ class ScreenAgent {
       await pause(ms, this.#interruption.signal);
     }
     this.#isStreaming = false;
+  }
+
+  async #askInstead(ms: number): Promise<void> {
+    this.#asksMs = undefined;
+    if (await this.#isPermitted(ms, "something else")) this.#end(9);
   }
 
   /** Asks for so long, and takes no answer for a refusal. */

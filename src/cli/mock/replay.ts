@@ -1,8 +1,8 @@
 import { resolve } from "node:path";
 import { usageError } from "~/cli/argv";
 import { defineCommand } from "~/cli/command";
-import { serverLog } from "~/cli/mock/server-log";
-import { checkTcpArgs, tcpArgs } from "~/cli/mock/tcp-args";
+import { socketArgs, socketOf, tcpArgs } from "~/cli/mock/args";
+import { serve } from "~/cli/mock/serve";
 import { systemClock } from "~/clock";
 
 export const mockReplay = defineCommand({
@@ -15,12 +15,7 @@ export const mockReplay = defineCommand({
       completes: "file",
       description: "what mock pilot or mock daemon wrote with --record",
     },
-    socket: {
-      type: "string",
-      valueHint: "PATH",
-      completes: "file",
-      description: "listen on a Unix socket there; the file appears once it listens",
-    },
+    ...socketArgs,
     ...tcpArgs,
   },
   takesSingleDash: true,
@@ -32,27 +27,23 @@ export const mockReplay = defineCommand({
     "claudemesh mock replay api.jsonl --socket /tmp/mock/daemon.sock --tcp 0 --json",
   ],
   async run(args, host) {
-    if (args.socket === undefined) {
-      throw usageError(
-        "usage: claudemesh mock replay FILE --socket PATH [--tcp PORT]",
-        "PATH is the Unix socket to listen on.",
-      );
-    }
-    checkTcpArgs(args);
+    const socket = socketOf(args, "claudemesh mock replay FILE --socket PATH [--tcp PORT]");
+    const { tcp, token } = args;
     const { readRecording } = await import("~/mock/recording");
-    const socket = resolve(args.socket);
-    const { log, tellReady } = serverLog(host);
+    const { ended } = host;
     const { head, entries } = readRecording(resolve(args.file));
-    if (head.recording === "pilot") {
-      if (args.tcp !== undefined)
-        throw usageError("--tcp is for recordings of mock daemon; this is one of mock pilot");
-      const { replayPilot } = await import("~/mock/pilot-server");
-      await replayPilot({ socket, entries, log, onReady: () => tellReady({ socket }) }, host.ended);
+    if (head.recording === "daemon") {
+      const { replayDaemon } = await import("~/mock/daemon/run");
+      await serve(host, (told) =>
+        replayDaemon({ ...told, socket, tcp, token, clock: systemClock }, entries, ended),
+      );
       return;
     }
-    const { replayDaemon } = await import("~/mock/daemon");
-    const { tcp, token } = args;
-    const run = { socket, tcp, token, entries, clock: systemClock, log, onReady: tellReady };
-    await replayDaemon(run, host.ended);
+    if (tcp !== undefined)
+      throw usageError("--tcp is for recordings of mock daemon; this is one of mock pilot");
+    const { replayPilot } = await import("~/mock/pilot/run");
+    await serve(host, ({ log, onReady }) =>
+      replayPilot({ socket, log, onReady: () => onReady({ socket }) }, entries, ended),
+    );
   },
 });

@@ -303,6 +303,17 @@ describe("the end of a connection", () => {
     expect(events).toEqual([{ event: "Ready" }]);
   });
 
+  test("that the shim gives a reason for is told with it", async () => {
+    const client = await attach();
+    const waiting = client.state().catch((error: unknown) => error);
+    shim.say({ event: "Error", command: "connect", reason: "16 are connected already" });
+    shim.peer.end();
+    await waitFor(() => deaths.length > 0, { what: "the end" });
+    const why = "the shim refused the connection: 16 are connected already";
+    expect(deaths).toEqual([{ why }]);
+    expect(await waiting).toHaveProperty("message", `no connection to the shim: ${why}`);
+  });
+
   test("that we wanted is no death", async () => {
     const client = await attach();
     const waiting = codeOf(client.next(() => true, 5_000));

@@ -8,6 +8,7 @@ import { listProcesses } from "~/agent/process-table";
 import { openTree } from "~/agent/process-tree";
 import { type Clock, systemClock } from "~/clock";
 import { orphanLookEveryMs } from "~/wire/limits";
+import { waitFor } from "../../support/wait-for";
 
 const words = process.argv.slice(2);
 const at = words.indexOf("--");
@@ -43,7 +44,9 @@ const watchdogs = (): number[] =>
     .filter(({ pid }) => readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("claudemesh-watchdog"))
     .map(({ pid }) => pid);
 
-console.log(`agent ${agent.pid} watchdog ${watchdogs()[0]}`);
+// A program that has only just been started has no name for a moment.
+const watchdog = await waitFor(() => watchdogs()[0], { what: "the watchdog to have its name" });
+console.log(`agent ${agent.pid} watchdog ${watchdog}`);
 
 for await (const line of console) {
   const [verb, count] = line.split(" ");

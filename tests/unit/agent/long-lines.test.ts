@@ -33,7 +33,7 @@ test.each(builtInProfiles.flatMap((name) => lines.map(([what, line]) => [name, w
     };
     expect(answerOf(profile, printed, echo).length).toBeGreaterThan(line.length);
     const part = line.slice(0, 11_000);
-    const view = { title: "", lines: [part, "z"], beforeCursor: "z", cursorLine: 1 };
+    const view = { title: "", lines: [part, "z"], beforeCursor: "z", cursorLine: 1, isCursorShown: true };
     expect(recognise(profile, view, [echo], false).exhausted).toBeUndefined();
     expect(isUnsubmitted(profile, view, echo)).toBe(false);
   },

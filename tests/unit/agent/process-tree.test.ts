@@ -517,7 +517,8 @@ test.if(isLinux)("a tree that is closed before anything was started leaves no wa
         existsSync(`/proc/${pid}/cmdline`) &&
         readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("claudemesh-watchdog"),
     );
-  expect(children()).toHaveLength(1);
+  // It has no name for a moment.
+  await waitFor(() => children().length === 1, { what: "its watchdog" });
   await tree.close();
   expect(children()).toEqual([]);
 });

@@ -2,7 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import { coverEchoes, echoOf, findEchoes, typeable } from "~/agent/echo";
 import { loadProfile, type Profile } from "~/agent/profile";
-import { couldMislead, isUnsubmitted, keysFor, recognise, type View } from "~/agent/recognition";
+import { couldMislead, draftIn, isUnsubmitted, keysFor, recognise, type View } from "~/agent/recognition";
 
 const nowhere = "/nonexistent";
 const profiles = {
@@ -14,7 +14,9 @@ const profiles = {
 
 const screen = (text: string, cursorLine?: number, title = ""): View => {
   const lines = text.split("\n");
-  return { title, lines, beforeCursor: lines[cursorLine ?? lines.length - 1] ?? "", cursorLine };
+  const line = cursorLine ?? lines.length - 1;
+  const isCursorShown = cursorLine !== undefined;
+  return { title, lines, beforeCursor: lines[line] ?? "", cursorLine: line, isCursorShown };
 };
 
 const seen = (profile: Profile, view: View, texts: readonly string[] = [], wasIdle = true): string => {
@@ -67,6 +69,12 @@ const looks: [profile: keyof typeof profiles, screen: string, sight: string][] =
   ["codex", "• Working (3s • esc to interrupt)\n\n› Ask Codex", "working"],
   ["codex", "Starting MCP servers (1/2)\n› ", "working"],
   ["codex", "• Executing ls\n› ", "working"],
+  [
+    "codex",
+    "│ model:     loading   /model to change │\n╰──╯\n\n› Improve this\n\n  100% context left",
+    "working",
+  ],
+  ["codex", "  ↳ a message that waits\n    alt + ↑ edit\n\n› Improve this\n\n  100% context left", "working"],
   ["codex", `• I was executing it.\n${codexField("Ask Codex to do anything")}`, "idle"],
   ["codex", `◦ Working (0s • esc to interrupt)\n${codexField("Ask Codex to do anything")}`, "working"],
   ["kiro", "> ", "idle"],
@@ -107,6 +115,11 @@ describe("a question that a person has to answer", () => {
       "claude",
       "────\n Edit file\n Do you want to make this edit to a.ts?\n ❯ 1. Yes\n   2. Yes, allow all edits during this session (shift+tab)\n   3. No\n\n Esc to cancel · Tab to amend",
       "Do you want to make this edit to a.ts?",
+    ],
+    [
+      "claude",
+      "────\n Bash command\n\n   touch x\n\n Do you want to proceed?\n ❯ 1. Yes\n   2. No, and tell Claude what to do differently (esc)",
+      "Do you want to proceed?",
     ],
     [
       "claude",
@@ -151,26 +164,35 @@ describe("what answers a question at the start", () => {
   const cases: [profile: keyof typeof profiles, screen: string, keys: string | undefined][] = [
     [
       "claude",
-      "Is this one you trust?\n\n ❯ No, exit\n   Yes, I trust this folder\n\n Enter to confirm",
+      "Is this a project you created or one you trust?\n\n ❯ No, exit\n   Yes, I trust this folder\n\n Enter to confirm",
       down,
     ],
     [
       "claude",
-      "Is this one you trust?\n\n   No, exit\n ❯ Yes, I trust this folder\n\n Enter to confirm",
+      "Is this a project you created or one you trust?\n\n   No, exit\n ❯ Yes, I trust this folder\n\n Enter to confirm",
       enter,
     ],
-    ["claude", "Is this one you trust?\n\n   Yes, I trust this folder\n ❯ No, exit\n\n Enter to confirm", up],
+    [
+      "claude",
+      "Is this a project you created or one you trust?\n\n   Yes, I trust this folder\n ❯ No, exit\n\n Enter to confirm",
+      up,
+    ],
     ["claude", "Do you trust the files in this folder?\n\n❯ 1. Yes, proceed\n  2. No, exit", enter],
     ["claude", "│ Do you trust this folder?   │\n│   1. No, exit  │\n│ ❯ 2. Yes, proceed │", enter],
-    ["claude", "Is this one you trust?\n\n ❯ No, exit", undefined],
-    ["claude", "Is this one you trust?", undefined],
+    ["claude", "Is this a project you created or one you trust?\n\n ❯ No, exit", undefined],
+    ["claude", "Is this a project you created or one you trust?", undefined],
     ["codex", "  Trust this folder?\n\n› 1. Trust and continue\n  2. Back to Agent Command Center", enter],
     ["codex", "  Do you trust the contents of this directory?\n\n  1. Yes, continue\n› 2. No, quit", up],
+    [
+      "codex",
+      "> You are running Codex in ~/project\n\n› 1. Allow Codex to work without asking\n  2. Require approval of edits",
+      down,
+    ],
     ["kiro", "Press enter to continue", enter],
   ];
   test.each(cases)("%s: %j", (name, text, keys) => {
-    const [dialog] = profiles[name].dialogs;
-    if (dialog === undefined) throw new Error("it has no dialogs");
+    const dialog = profiles[name].dialogs.find(({ when }) => when.test(text.replace(/\s+/g, " ")));
+    if (dialog === undefined) throw new Error("it has no such dialog");
     expect(keysFor(dialog, text.split("\n"))).toBe(keys);
   });
 });
@@ -207,6 +229,7 @@ describe("a full context", () => {
     ["❯ go\n  ⎿  Prompt is too long · the request is ~215000 tokens\n     (limit 200000)", "idle exhausted"],
     ["● API Error: 400 it is broken\n\n  ⎿  Prompt is too long", "- exhausted"],
     ["✻ Conversation is too long", "- exhausted"],
+    ["> full\n  ⎿  Context low · Run /compact to compact & continue", "idle exhausted"],
     ["  ⎿  Context low (8% remaining) · Run /compact to compact & continue", "- approaching"],
     ["● It works.\n\nThe context window is full.", "- exhausted"],
     ["● It works.\n  ⎿  Context limit reached", "- exhausted"],
@@ -317,6 +340,35 @@ describe("whether Enter was swallowed", () => {
   ];
   test.each(cases)("%s", (_, view, expected) => {
     expect(isUnsubmitted(profiles.claude, view, echoOf(text))).toBe(expected);
+  });
+});
+
+describe("what somebody has typed and not entered", () => {
+  const at = (lines: string[], cursorLine: number, column: number): View => ({
+    ...screen(lines.join("\n"), cursorLine),
+    beforeCursor: (lines[cursorLine] ?? "").slice(0, column),
+  });
+  const rule = "────";
+  const cases: [what: string, profile: keyof typeof profiles, view: View, draft: string][] = [
+    ["a line", "claude", at(["● yes", "", rule, "❯ a draft", rule, "  hint"], 3, 9), "a draft"],
+    ["two", "claude", at([rule, "❯ a draft", "  of mine", rule, "  hint"], 2, 9), "a draft\n  of mine"],
+    ["none", "claude", at(["❯ said before", "", rule, "❯ ", rule, "  hint"], 3, 2), ""],
+    ["a proposal of its own", "claude", at([rule, "❯ Try this one", rule, "  hint"], 1, 2), ""],
+    [
+      "a proposal above the cursor",
+      "claude",
+      at([rule, '> Try "this"', rule, "  ? for shortcuts", ""], 4, 0),
+      "",
+    ],
+    ["a hint", "codex", at(["› Ask Codex to do anything", "", "  gpt"], 0, 2), ""],
+    ["a word", "codex", at(["› said", "", "› x", "", "  gpt"], 2, 3), "x"],
+    ["where that cannot be told", "kiro", at(["> ask a question"], 0, 16), ""],
+    ["no input", "claude", at(["Loading…"], 0, 8), ""],
+  ];
+  test.each(cases)("%s", (_, name, view, draft) => {
+    expect(draftIn(profiles[name], view)).toBe(draft);
+    // Hidden or not.
+    expect(draftIn(profiles[name], { ...view, isCursorShown: false })).toBe(draft);
   });
 });
 

@@ -158,6 +158,17 @@ describe("what would not end", () => {
     expect([left, hasLeft]).toEqual([[], false]);
   });
 
+  test("because it cannot even be looked for is told as well", async () => {
+    runtime.close = () => {
+      throw new Error("no more files may be opened");
+    };
+    left = [[7]];
+    shim.started(runtime);
+    shim.abandoned();
+    await waitFor(() => hasLeft, { what: "it to leave" });
+    expect(told).toMatchObject([{ event: "Warning", message: expect.stringContaining("no more files") }]);
+  });
+
   test("does not keep a shim that nobody drives any more", async () => {
     left = [[7], [7]];
     shim.started(runtime);

@@ -297,7 +297,7 @@ const table: Record<string, { happening: Happening; does: Partial<Record<Situati
   "a kill": { happening: kill, does: killing() },
   "nobody is there any more": { happening: abandoned, does: killing() },
   "some of it cannot be ended": {
-    happening: { kind: "not_ended", pids: [7, 8] },
+    happening: { kind: "not_ended", message: "7 and 8 go on" },
     does: { ...everywhere(all(), () => ["Warning"]), abandoned: ["Warning", "leave"] },
   },
   "the end of the process": {

@@ -1,11 +1,22 @@
 /** Where a socket may be put, and that nobody else's is taken away for it. */
 import { expect, test } from "bun:test";
-import { existsSync, readFileSync, statSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { connect, createServer } from "node:net";
 import { join } from "node:path";
-import { listenOnSocket } from "~/disk/unix-socket";
+import { giveSocket, listenOnSocket } from "~/disk/unix-socket";
 import { MeshError } from "~/errors";
+import { socketPathBytesMax } from "~/wire/limits";
 import { cleanup } from "../../support/cleanup";
+import { canMount, shrink } from "../../support/small-disk";
 import { tempDir } from "../../support/temp-dir";
 import { waitFor } from "../../support/wait-for";
 
@@ -38,6 +49,25 @@ async function holder(path: string, command: readonly string[]): Promise<Bun.Sub
   await waitFor(() => existsSync(path), { what: "the other one to bind" });
   return child;
 }
+
+test("the umask is as it was, while one is bound slowly and after several at once", async () => {
+  const dir = tempDir();
+  const before = process.umask();
+  const { promise: mayBind, resolve } = Promise.withResolvers<void>();
+  const bindSlowly = async (path: string) => {
+    const listener = Bun.listen({ unix: path, socket: { data: () => undefined } });
+    await mayBind;
+    return listener;
+  };
+  const both = Promise.all(["a", "b"].map((name) => giveSocket(join(dir, name), bindSlowly)));
+  // Both are at it: the names beside theirs are there.
+  await waitFor(() => readdirSync(dir).length === 2, { what: "both to bind" });
+  expect(process.umask()).toBe(before);
+  resolve();
+  for (const listener of await both) cleanup(() => listener.close());
+  expect(process.umask()).toBe(before);
+  expect(["a", "b"].map((name) => statSync(join(dir, name)).mode & 0o777)).toEqual([0o600, 0o600]);
+});
 
 test("it is for its owner alone, and gone when it is closed", async () => {
   const path = join(tempDir(), "s");
@@ -114,4 +144,62 @@ test("one that somebody else has put there meanwhile is not removed with ours", 
   cleanup(() => void theirs.close());
   ours.close();
   expect(await isServed(path)).toBe(true);
+});
+
+/** In a directory so deep that no more than a name of this length fits. */
+function deepPath(nameBytes: number): string {
+  const max = process.platform === "darwin" ? socketPathBytesMax.darwin : socketPathBytesMax.linux;
+  const dir = tempDir();
+  const deep = join(dir, "d".repeat(max - dir.length - "//".length - nameBytes));
+  mkdirSync(deep);
+  return join(deep, "s".repeat(nameBytes));
+}
+
+test.each([1, 2, 5, 9, 20])(
+  "where a name of %d bytes fits, too, the file appears when connecting to it works, and one of several has it",
+  async (nameBytes) => {
+    const path = deepPath(nameBytes);
+    const bind = (bound: string) => {
+      expect([bound !== path, existsSync(path)]).toEqual([true, false]);
+      return Bun.listen({ unix: bound, socket: { data: () => undefined } });
+    };
+    const all = await Promise.allSettled([1, 2, 3].map(() => giveSocket(path, bind)));
+    for (const one of all) if (one.status === "fulfilled") cleanup(() => one.value.close());
+    const codes = all.flatMap((one) => (one.status === "rejected" ? [(one.reason as MeshError).code] : []));
+    expect(codes).toEqual(["already_running", "already_running"]);
+    expect([await isServed(path), readdirSync(join(path, "..")).length]).toEqual([true, 1]);
+  },
+);
+
+test("a directory without a free name that is short enough is told of", async () => {
+  const path = deepPath(1);
+  for (const digit of "0123456789abcdef") writeFileSync(join(path, "..", digit), "");
+  expect(await refusal(path)).toBe("storage_failed");
+  expect(readdirSync(join(path, "..")).length).toBe(16);
+});
+
+test("what is missing or forbidden is told by the path that was given", async () => {
+  const dir = tempDir();
+  writeFileSync(join(dir, "file"), "");
+  const messages: [path: string, code: string, message: string][] = [
+    [
+      join(dir, "none/s"),
+      "storage_failed",
+      `cannot listen on ${dir}/none/s: there is no directory ${dir}/none`,
+    ],
+    [join(dir, "file/s"), "storage_failed", `cannot look at ${dir}/file/s: ENOTDIR`],
+  ];
+  for (const [path, code, message] of messages) {
+    await expect(listen(path)).rejects.toMatchObject({ code, message, hint: expect.any(String) });
+  }
+});
+
+test.skipIf(!canMount)("a directory that cannot be written is told of as such", async () => {
+  const dir = tempDir();
+  shrink(dir);
+  Bun.spawnSync(["mount", "-o", "remount,ro", dir]);
+  await expect(listen(join(dir, "s"))).rejects.toMatchObject({
+    code: "storage_read_only",
+    message: expect.stringContaining(`cannot listen on ${dir}/s: `),
+  });
 });

@@ -3,7 +3,7 @@ import { writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { type Clock, systemClock } from "~/clock";
-import { type Place, replayDaemon, runMockDaemon } from "~/mock/daemon";
+import { type Place, replayDaemon, runMockDaemon } from "~/mock/daemon/run";
 import { type Recording, readRecording } from "~/mock/recording";
 import { cleanup } from "../../support/cleanup";
 import { tempDir } from "../../support/temp-dir";
@@ -81,7 +81,7 @@ export async function startMock(options: MockOptions = {}): Promise<RunningMock>
           },
           ended.signal,
         )
-      : replayDaemon({ ...ways, entries: readRecording(options.replay).entries }, ended.signal);
+      : replayDaemon(ways, readRecording(options.replay).entries, ended.signal);
   const stop = async (): Promise<void> => {
     ended.abort();
     await running;

@@ -2,8 +2,8 @@
 import { describe, expect, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { usualToken } from "~/mock/daemon";
-import { Redaction } from "~/mock/daemon-redaction";
+import { Redaction } from "~/mock/daemon/redaction";
+import { usualToken } from "~/mock/daemon/run";
 import { challengeProof } from "~/wire/challenge";
 import type { Recorded } from "~/wire/mock-recording";
 import { FakeClock } from "../../support/fake-clock";
@@ -227,6 +227,37 @@ describe("a replay", () => {
     expect(replay.logged).toMatchObject([
       { level: "warn", message: "not_recorded", fields: { error: expect.stringContaining("POST /v1/send") } },
     ]);
+  });
+
+  test("knows the same request however often it is made, and one whose JSON nests without end", async () => {
+    const deep = (space: string): string => `${space}${'{"a":'.repeat(50_000)}1${"}".repeat(50_000)}`;
+    const entry = (n: number, more: object) => JSON.stringify({ n, at_ms: 0, conn: 1, ...more });
+    const asked = (n: number, method: string, target: string, body: string) =>
+      entry(n, { dir: "in", method, target, hex: Buffer.from(body).toString("hex") });
+    const answered = (n: number, after: number, body: string) =>
+      entry(n, { dir: "out", after, status: 200, last: true, hex: Buffer.from(body).toString("hex") });
+    const polls = Array.from({ length: 10_000 }, (_, index) => [
+      asked(2 * index + 1, "GET", "/v1/health", ""),
+      answered(2 * index + 2, 2 * index + 1, String(index)),
+    ]).flat();
+    const file = join(tempDir(), "long.jsonl");
+    writeFileSync(
+      file,
+      `${[
+        '{"recording":"daemon","version":"1"}',
+        ...polls,
+        asked(200_001, "POST", "/v1/send", deep("")),
+        answered(200_002, 200_001, "deep"),
+      ].join("\n")}\n`,
+    );
+    const replay = await startMock({ replay: file });
+    const wanted = 200;
+    const answers = httpRequest("GET", "/v1/health").repeat(wanted);
+    const talk = replay.open(answers);
+    await talk.waitForText(new RegExp(`\\b${wanted - 1}\\r\\n`));
+    expect(await (await replay.post("/v1/send", deep(""))).text()).toBe("deep");
+    // It cannot be told whether that is the same, and is not guessed.
+    expect((await replay.post("/v1/send", deep(" "))).status).toBe(501);
   });
 
   test("knows a request that was refused before its body was read", async () => {

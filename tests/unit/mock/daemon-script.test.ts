@@ -5,8 +5,8 @@ import { join } from "node:path";
 import * as v from "valibot";
 import { systemClock } from "~/clock";
 import { type MeshError, MeshError as Refusal } from "~/errors";
-import { runMockDaemon } from "~/mock/daemon";
-import { mergePatch } from "~/mock/daemon-script";
+import { runMockDaemon } from "~/mock/daemon/run";
+import { mergePatch } from "~/mock/daemon/script";
 import { eventNames, InboxItem, MeshEvent, OutboxItem } from "~/wire/ipc";
 import { ipcStreamsMax } from "~/wire/limits";
 import { FakeClock } from "../../support/fake-clock";
@@ -622,7 +622,7 @@ describe("a script that cannot be", () => {
       "an error code that is none",
       { rules: [{ on: "*", error: "of_tomorrow" }] },
       "rules[0].error",
-      "no error code",
+      "is not known",
     ],
     [
       "an event of nothing",
@@ -630,7 +630,12 @@ describe("a script that cannot be", () => {
       "events[0]",
       "one of event, bytes, end and cut is needed",
     ],
-    ["data of nothing", { events: [{ after: "*", end: true, data: 1 }] }, "events[0]", "belong to an event"],
+    [
+      "data of nothing",
+      { events: [{ after: "*", end: true, data: 1 }] },
+      "events[0]",
+      "may stand only beside event",
+    ],
     [
       "an event over two lines",
       { events: [{ after: "*", event: "a\nb" }] },

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import * as v from "valibot";
 import { openClient } from "~/client/client";
 import { systemClock } from "~/clock";
-import { runMockDaemon, usualToken } from "~/mock/daemon";
+import { runMockDaemon, usualToken } from "~/mock/daemon/run";
 import { version } from "~/version";
 import { challengeProof } from "~/wire/challenge";
 import { type RouteName, routes } from "~/wire/ipc";
@@ -287,16 +287,40 @@ describe("what the request names is in the answer", () => {
 });
 
 describe("what a client may do wrong", () => {
-  test("what is no HTTP gets a 400, as from the daemon", async () => {
+  const head = "GET /v1/health HTTP/1.1\r\nhost: localhost\r\n";
+  test.each([
+    ["nonsense", "nonsense\r\n\r\n", "400 Bad Request"],
+    ["half a length", `${head}content-length: x\r\n\r\n`, "400 Bad Request"],
+    [
+      "a header without end",
+      `${head}x: ${"x".repeat(70_000)}\r\n\r\n`,
+      "431 Request Header Fields Too Large",
+    ],
+    ["headers without end", `${head}${"x: y\r\n".repeat(9_000)}\r\n`, "431 Request Header Fields Too Large"],
+    [
+      "HTTP of another age",
+      "GET /v1/health HTTP/2.0\r\nhost: localhost\r\n\r\n",
+      "505 HTTP Version Not Supported",
+    ],
+    [
+      "a call for a tunnel",
+      "CONNECT localhost:1 HTTP/1.1\r\nhost: localhost\r\n\r\n",
+      "405 Method Not Allowed",
+    ],
+  ])("%s is refused, as by the daemon", async (_, sent, status) => {
     const mock = await startMock();
-    for (const nonsense of [
-      "nonsense\r\n\r\n",
-      "GET /v1/health HTTP/1.1\r\nhost: localhost\r\ncontent-length: x\r\n\r\n",
-    ]) {
-      const { text, hasEnded } = await mock.talk(nonsense);
-      expect([text.split("\r\n")[0], hasEnded]).toEqual(["HTTP/1.1 400 Bad Request", true]);
-    }
+    const { text, hasEnded } = await mock.talk(sent);
+    expect([text.split("\r\n")[0], hasEnded]).toEqual([`HTTP/1.1 ${status}`, true]);
     expect((await mock.fetch("/v1/health")).status).toBe(200);
+  });
+
+  test("what a client expects besides is passed over, as by the daemon", async () => {
+    const mock = await startMock();
+    const { text } = await mock.talk(
+      httpRequest("GET", "/v1/profile", undefined, "expect: much\r\n"),
+      (got) => got.includes("Stand-in"),
+    );
+    expect(text).toStartWith("HTTP/1.1 200 ");
   });
 
   test("a path is not put in order for a client", async () => {

@@ -24,6 +24,12 @@ test("a whole one is read with its head and everything that happened", () => {
   expect(readRecording(file(lines.join("")))).toMatchObject({ head, entries });
 });
 
+test("one with bytes in megabytes is read, and upper case is made lower", () => {
+  const long = { n: 1, at_ms: 0, conn: 1, dir: "in", hex: "FF".repeat(8_000_000) };
+  const [entry] = readRecording(file(`${lines[0]}${JSON.stringify(long)}\n`)).entries;
+  expect(entry?.dir === "in" && entry.hex === "ff".repeat(8_000_000)).toBe(true);
+});
+
 test("one that is cut off anywhere in its last line is read up to there", () => {
   const before = lines.slice(0, -1).join("");
   const last = lines.at(-1) ?? "";
@@ -43,10 +49,28 @@ const damaged: [what: string, text: string, line: number, reason: string][] = [
   ["a last line that is finished and no JSON", `${lines.join("")}{"n":\n`, 6, "not JSON"],
   ["what never happens", `${lines[0]}{"n":1,"at_ms":0,"conn":1,"dir":"sideways"}\n`, 2, "dir: "],
   [
+    "a status that is none",
+    `${lines[0]}{"n":1,"at_ms":0,"conn":1,"dir":"out","hex":"","status":99}\n`,
+    2,
+    "status: ",
+  ],
+  [
+    "a header that is none",
+    `${lines[0]}{"n":1,"at_ms":0,"conn":1,"dir":"out","hex":"","headers":{"a b":"c"}}\n`,
+    2,
+    "headers.a b: no name of a header",
+  ],
+  [
+    "a header over two lines",
+    `${lines[0]}{"n":1,"at_ms":0,"conn":1,"dir":"out","hex":"","headers":{"a":"b\\nc"}}\n`,
+    2,
+    "headers.a: printable ASCII",
+  ],
+  [
     "bytes that are none",
     `${lines[0]}{"n":1,"at_ms":0,"conn":1,"dir":"in","hex":"0"}\n`,
     2,
-    "hex: pairs of lower-case hex digits",
+    "hex: pairs of hex digits",
   ],
 ];
 test.each(damaged)("%s is refused with the number of the line", (_, text, line, reason) => {

@@ -5,12 +5,13 @@
 import type { Clock } from "~/clock";
 import { errorBody, httpStatusOf, MeshError } from "~/errors";
 import type { Log } from "~/log";
-import type { Exchange } from "~/mock/daemon-http";
-import type { Redaction } from "~/mock/daemon-redaction";
+import type { Exchange } from "~/mock/daemon/http";
+import type { Redaction } from "~/mock/daemon/redaction";
 import { challengeProof } from "~/wire/challenge";
 import { routes } from "~/wire/ipc";
-import { ipcBodyMsMax, mockBodyMsMax } from "~/wire/limits";
+import { ipcBodyMsMax, mockBodyMsMax, mockJsonDepthMax } from "~/wire/limits";
 import type { Recorded } from "~/wire/mock-recording";
+import { firstTooDeep } from "~/wire/text";
 
 type Incoming = Extract<Recorded, { dir: "in" }>;
 type Consequence = Extract<Recorded, { dir: "out" | "close" }>;
@@ -26,9 +27,10 @@ export class DaemonReplay {
   readonly #options: DaemonReplayOptions;
   /** By what is asked; in the order in which it was. */
   readonly #requests: ReadonlyMap<string, readonly Incoming[]>;
+  /** How often it was asked again. */
+  readonly #asked = new Map<string, number>();
   /** By the number of the request that they follow from. */
   readonly #consequences: ReadonlyMap<number, readonly Consequence[]>;
-  readonly #used = new Set<Incoming>();
   /** Answers that go on, and the recorded connections whose part they play. */
   readonly #open = new Set<{ conn: number; exchange: Exchange }>();
 
@@ -36,7 +38,7 @@ export class DaemonReplay {
     this.#options = options;
     this.#requests = Map.groupBy(
       entries.filter((entry) => entry.dir === "in"),
-      ({ method = "", target = "" }) => questionOf(method, target),
+      ({ method = "", target = "", hex }) => questionOf(method, target, Buffer.from(hex, "hex")),
     );
     this.#consequences = Map.groupBy(
       entries.filter((entry): entry is Consequence => "after" in entry),
@@ -54,19 +56,19 @@ export class DaemonReplay {
     const entry =
       this.#recorded(method, target, await bodyWithin(mockBodyMsMax)) ??
       this.#recorded(method, target, await bodyWithin(ipcBodyMsMax));
-    if (entry !== undefined) {
-      this.#used.add(entry);
-      await this.#follow(entry, exchange);
-    } else if (!(await this.#proveToken(exchange))) {
+    if (entry !== undefined) await this.#follow(entry, exchange);
+    else if (!(await this.#proveToken(exchange))) {
       await this.#refuse(exchange, target, await bodyWithin(0));
     }
   }
 
   #recorded(method: string, target: string, body: Buffer): Incoming | undefined {
-    const same = (this.#requests.get(questionOf(method, target)) ?? []).filter(({ hex }) =>
-      isSameBody(Buffer.from(hex, "hex"), body),
-    );
-    return same.find((candidate) => !this.#used.has(candidate)) ?? same.at(-1);
+    const question = questionOf(method, target, body);
+    const same = this.#requests.get(question);
+    if (same === undefined) return undefined;
+    const times = this.#asked.get(question) ?? 0;
+    this.#asked.set(question, times + 1);
+    return same[times] ?? same.at(-1);
   }
 
   /** What followed, in order: on this connection, and on those whose streams heard of it. */
@@ -109,20 +111,26 @@ export class DaemonReplay {
 
 const excerptCharsMax = 200;
 
-const questionOf = (method: string, target: string): string => `${method} ${target}`;
+/** The same for the same request. JSON is the same however it is written. */
+const questionOf = (method: string, target: string, body: Buffer): string =>
+  `${method} ${target}\n${sameJson(body) ?? body.toString("latin1")}`;
 
-/** JSON is the same however it is written. */
-const isSameBody = (recorded: Buffer, given: Buffer): boolean =>
-  recorded.equals(given) || Bun.deepEquals(jsonOf(recorded), jsonOf(given));
-
-/** What is no JSON equals nothing but itself, and that was looked at already. */
-function jsonOf(bytes: Buffer): unknown {
+/** Undefined when it is none, or nests too deep to be taken apart. */
+function sameJson(bytes: Buffer): string | undefined {
+  const text = bytes.toString();
+  if (firstTooDeep(text, mockJsonDepthMax) !== undefined) return undefined;
   try {
-    return JSON.parse(bytes.toString());
-  } catch {
-    return Symbol("no JSON");
+    return JSON.stringify(JSON.parse(text), inOrder);
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw error;
   }
 }
+
+const inOrder = (_key: string, value: unknown): unknown =>
+  typeof value === "object" && value !== null && !Array.isArray(value)
+    ? Object.fromEntries(Object.entries(value).sort(([left], [right]) => (left < right ? -1 : 1)))
+    : value;
 
 async function give(entry: Consequence, exchange: Exchange): Promise<void> {
   if (entry.dir === "close") {

@@ -4,8 +4,8 @@
  */
 import type { Clock, Timer } from "~/clock";
 import { MeshError } from "~/errors";
-import { placeOf } from "~/mock/daemon-answers";
-import { inbox } from "~/mock/daemon-canned";
+import { placeOf } from "~/mock/daemon/answers";
+import { inbox } from "~/mock/daemon/canned";
 import { ipcStreamsMax, mockEventsKeptMax, streamBufferBytesMax, streamCommentEveryMs } from "~/wire/limits";
 
 /** What an event looks like on its stream. */

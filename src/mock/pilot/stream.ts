@@ -1,69 +1,45 @@
 /**
- * The Pilot mock on a Unix socket. A client that does not read what it is sent is not read from either, until it does; what it holds
- * up is nobody else's.
+ * A Unix socket full of Pilot clients, for a mock that plays a script or a recording. A client that does not read what it is sent is not
+ * read from either, until it does; what it holds up is nobody else's.
  */
-import type { Clock } from "~/clock";
 import { giveSocket } from "~/disk/unix-socket";
+import { messageOf } from "~/errors";
 import type { Log } from "~/log";
-import { type PilotClient, type PilotConnection, PilotMock } from "~/mock/pilot";
-import { PilotReplay } from "~/mock/pilot-replay";
-import { PilotPlay, usualPlay } from "~/mock/pilot-script";
-import { noRecorder, openRecorder } from "~/mock/recorder";
-import { readScript } from "~/mock/script";
-import { mockWaitingBytesMax } from "~/wire/limits";
-import type { Recorded } from "~/wire/mock-recording";
+import { mockWaitingBytesMax, mockWaitingOverheadBytes } from "~/wire/limits";
 
-interface Place {
+/** The way back to one client. What is written goes out whole, in the order of the calls. */
+export interface PilotClient {
+  write(bytes: Uint8Array): void;
+  /** Ends the connection once what was written has gone. */
+  cut(): void;
+  /** Nothing more comes by itself. */
+  idle(): void;
+}
+
+/** What takes the bytes of one client. */
+export interface StreamReader {
+  received(bytes: Uint8Array): void;
+  /** The client is gone. */
+  closed(): void;
+  /** Whether something is still to come for which nobody needs to ask. */
+  readonly isWaiting: boolean;
+}
+
+export interface StreamPlace {
   socket: string;
   log: Log;
   /** It listens. */
   onReady(): void;
 }
 
-export interface MockPilotRun extends Place {
-  /** Files; undefined: none. */
-  script: string | undefined;
-  record: string | undefined;
-  clock: Clock;
-}
-
-/** Serves until `ended`. Throws what `giveSocket`, `readScript` and `openRecorder` do. */
-export async function runMockPilot(run: MockPilotRun, ended: AbortSignal): Promise<void> {
-  const { clock, log, record } = run;
-  const play = run.script === undefined ? usualPlay : playOf(readScript(run.script, "pilot"));
-  let recorder = noRecorder;
-  const begin = (): Connect => {
-    if (record !== undefined) recorder = openRecorder(record, "pilot", clock, log);
-    const mock = new PilotMock({ clock, play, recorder, log });
-    return (client) => mock.connect(client);
-  };
-  try {
-    await serveStreams(run, begin, ended);
-  } finally {
-    recorder.close();
-  }
-}
-
-const playOf = ({ script, fault }: ReturnType<typeof readScript<"pilot">>): PilotPlay =>
-  new PilotPlay(script, fault);
-
-export interface ReplayRun extends Place {
-  entries: readonly Recorded[];
-}
-
-/** Answers from a recording until `ended`. Throws what `giveSocket` does. */
-export async function replayPilot(run: ReplayRun, ended: AbortSignal): Promise<void> {
-  const replay = new PilotReplay(run.entries, run.log);
-  await serveStreams(run, () => (client) => replay.connect(client), ended);
-}
-
-/** What takes the bytes of one client. */
-export type StreamReader = Pick<PilotConnection, "received" | "closed" | "isWaiting">;
 type Connect = (client: PilotClient) => StreamReader;
 
-/** Listens until `ended`, and then leaves at once, whoever is connected. `begin` is called when the socket is to be had. */
-async function serveStreams(
-  { socket: path, log, onReady }: Place,
+/**
+ * Listens until `ended`, and then leaves at once, whoever is connected. `begin` is called when the socket is to be had. Throws what
+ * `giveSocket` and `begin` do.
+ */
+export async function serveStreams(
+  { socket: path, log, onReady }: StreamPlace,
   begin: () => Connect,
   ended: AbortSignal,
 ): Promise<void> {
@@ -82,7 +58,8 @@ async function serveStreams(
         drain: ({ data }) => data.flush(),
         end: ({ data }) => data.inputEnded(),
         close: ({ data }) => data.closed(),
-        error: ({ data }) => data.closed(),
+        // What one of these functions throws comes here, too.
+        error: ({ data }, error) => data.failed(error),
       },
     });
   });
@@ -120,7 +97,7 @@ class StreamClient implements PilotClient {
   write(bytes: Uint8Array): void {
     if (this.#isCut) return;
     this.#waiting.push(bytes);
-    this.#waitingBytes += bytes.length;
+    this.#waitingBytes += bytes.length + mockWaitingOverheadBytes;
     if (!this.#isGathering && !this.#isFull) this.flush();
     if (this.#waitingBytes > mockWaitingBytesMax) {
       this.#log("warn", "client_does_not_read", { waiting_bytes: this.#waitingBytes });
@@ -169,6 +146,12 @@ class StreamClient implements PilotClient {
 
   closed(): void {
     this.#reader.closed();
+  }
+
+  /** Whoever waits for an answer that cannot be given any more is to know it. */
+  failed(error: unknown): void {
+    this.#log("error", "connection_failed", { error: messageOf(error) });
+    this.#socket.terminate();
   }
 
   #holdUp(isFull: boolean): void {

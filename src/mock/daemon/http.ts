@@ -9,7 +9,7 @@ import { bodyTooLarge } from "~/daemon/ipc/server";
 import type { Bound } from "~/disk/unix-socket";
 import { MeshError, messageOf, systemCodeOf } from "~/errors";
 import type { Log } from "~/log";
-import type { Redaction } from "~/mock/daemon-redaction";
+import type { Redaction } from "~/mock/daemon/redaction";
 import type { Recorder } from "~/mock/recorder";
 import { ipcBodyBytesMax } from "~/wire/limits";
 
@@ -78,17 +78,23 @@ export function openHttpServer({ answer, connections, log }: HttpOptions): HttpS
       exchange.cut();
     }
   };
-  const server = createServer((incoming, outgoing) => void serve(incoming, outgoing));
+  const take = (incoming: IncomingMessage, outgoing: ServerResponse) => void serve(incoming, outgoing);
+  const server = createServer(take);
+  // As the daemon, which passes over what else a client may expect.
+  server.on("checkExpectation", take);
   // A client may wait for an answer, and with the next request, as long as it likes; with the first one Bun gives it some seconds.
   server.keepAliveTimeout = 0;
   server.requestTimeout = 0;
   server.headersTimeout = 0;
   server.timeout = 0;
   server.on("connection", (socket: Socket) => connections.opened(socket));
+  server.on("connect", (_incoming, socket) => void socket.end(refusalOf("405 Method Not Allowed")));
   server.on("clientError", (error, stream) => {
     const socket = stream as Socket;
-    if (socket.writable && systemCodeOf(error) !== "ECONNRESET") socket.end(badRequest);
-    else socket.destroy();
+    const code = systemCodeOf(error) ?? "";
+    if (socket.writable && code !== "ECONNRESET") {
+      socket.end(refusalOf(parseFailures.get(code) ?? "400 Bad Request"));
+    } else socket.destroy();
   });
   return {
     listen: (place) => listen(server, place, log),
@@ -104,7 +110,11 @@ export function openHttpServer({ answer, connections, log }: HttpOptions): HttpS
 }
 
 /** To what is no HTTP, as the daemon says it. */
-const badRequest = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n";
+const refusalOf = (status: string): string => `HTTP/1.1 ${status}\r\nConnection: close\r\n\r\n`;
+const parseFailures: ReadonlyMap<string, string> = new Map([
+  ["HPE_HEADER_OVERFLOW", "431 Request Header Fields Too Large"],
+  ["HPE_INVALID_VERSION", "505 HTTP Version Not Supported"],
+]);
 
 async function listen(server: Server, place: { path: string } | { port: number }, log: Log): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();

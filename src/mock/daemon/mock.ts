@@ -1,5 +1,5 @@
 /**
- * The mock of the daemon: lets requests in as the daemon does (daemon/ipc/server.ts), answers them with what daemon-answers.ts has,
+ * The mock of the daemon: lets requests in as the daemon does (daemon/ipc/server.ts), answers them with what answers.ts has,
  * and does otherwise where a script says so. Between two requests it knows only how far the script has been played.
  */
 import { createHmac, randomBytes, timingSafeEqual } from "node:crypto";
@@ -8,9 +8,9 @@ import type { GateRules, WayIn } from "~/daemon/ipc/gate";
 import { type Answer, buildApp, type Call, type Handlers, Load } from "~/daemon/ipc/server";
 import { Tallies } from "~/daemon/tallies";
 import type { Log } from "~/log";
-import { type Occasion, occasionOf, usualAnswers, usualEvent } from "~/mock/daemon-answers";
-import { type EventStream, EventStreams, isStored } from "~/mock/daemon-events";
-import type { Exchange } from "~/mock/daemon-http";
+import { type Occasion, occasionOf, usualAnswers, usualEvent } from "~/mock/daemon/answers";
+import { type EventStream, EventStreams, isStored } from "~/mock/daemon/events";
+import type { Exchange } from "~/mock/daemon/http";
 import {
   type DaemonDue,
   type DaemonEffect,
@@ -20,7 +20,7 @@ import {
   isBodiless,
   mergePatch,
   type ReplyEffect,
-} from "~/mock/daemon-script";
+} from "~/mock/daemon/script";
 import type { RouteName } from "~/wire/ipc";
 
 type Play = Pick<DaemonPlay, "step" | "due">;

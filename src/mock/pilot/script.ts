@@ -1,20 +1,25 @@
 /**
- * A script for the Pilot mock, held against the tables of wire/pilot.ts and counted down as it is played: which rule answers a
- * request, and what is pushed after it. It decides; sending is the mock's business.
+ * A script for the Pilot mock, held against the tables of wire/pilot.ts: which rule answers a request, and what is pushed after it. It
+ * decides; sending is the mock's business.
  */
 import * as v from "valibot";
 import type { MeshError } from "~/errors";
+import { usualErrorCode } from "~/mock/pilot/answers";
 import type { ScriptPath } from "~/mock/script";
+import { type Turn, take, turnOf } from "~/mock/turn";
+import { pilotFrameBytesMax } from "~/wire/limits";
 import type { PilotPush, PilotRule, PilotScript } from "~/wire/mock-script";
 import {
   type Layout,
   type PilotAnswerName,
   type PilotRequest,
   type PilotRequestName,
+  payloadBytes,
   pilotAnswers,
   pilotRequestNames,
   pilotRequests,
 } from "~/wire/pilot";
+import { JsonObject } from "~/wire/text";
 
 /** What is to be done with a request, after `delayMs`. */
 export interface PilotStep {
@@ -43,14 +48,16 @@ export interface PilotDue {
 
 type Values = Readonly<Record<string, unknown>>;
 
-interface Turn {
-  names: ReadonlySet<string>;
-  where: Values;
-  /** How often it still applies. */
-  left: number;
+/** What a turn may depend on. */
+interface Occasion {
+  name: PilotRequestName | "connect";
+  /** The fields of the request. */
+  asked: Values;
+  /** Those of its answer as it was given; none when it was not. */
+  answered: Values;
 }
-type RuleTurn = Turn & PilotStep;
-type PushTurn = Turn & PilotDue;
+type RuleTurn = Turn<Occasion> & PilotStep;
+type PushTurn = Turn<Occasion> & PilotDue;
 
 const usualStep: PilotStep = { delayMs: 0, effect: { kind: "usual" } };
 
@@ -63,7 +70,7 @@ export class PilotPlay {
   readonly #pushes: readonly PushTurn[];
 
   /** Throws `script_invalid` (through `fault`) where a rule and the command that it names do not fit. */
-  constructor(script: PilotScript, fault: (path: ScriptPath, reason: string) => MeshError) {
+  constructor(script: PilotScript, fault: Fault) {
     this.#rules = (script.rules ?? []).map((rule, index) => ruleTurn(rule, ["rules", index], fault));
     this.#pushes = (script.pushes ?? []).map((push, index) => pushTurn(push, ["pushes", index], fault));
   }
@@ -74,13 +81,14 @@ export class PilotPlay {
   }
 
   step({ name, fields }: PilotRequest): PilotStep {
-    return this.#rules.find((rule) => use(rule, name, fields)) ?? usualStep;
+    const occasion: Occasion = { name, asked: fields, answered: {} };
+    return this.#rules.find((rule) => take(rule, occasion)) ?? usualStep;
   }
 
-  /** `values`: the fields of the request and of its answer, as they were. */
-  due(name: PilotRequestName | "connect", values: Values): PilotDue[] {
+  due(occasion: Occasion): PilotDue[] {
+    const values = { ...occasion.asked, ...occasion.answered };
     return this.#pushes
-      .filter((push) => use(push, name, values))
+      .filter((push) => take(push, occasion))
       .map(({ delayMs, what }) =>
         what.kind === "push"
           ? {
@@ -90,14 +98,6 @@ export class PilotPlay {
           : { delayMs, what },
       );
   }
-}
-
-function use(turn: Turn, name: string, values: Values): boolean {
-  if (turn.left === 0 || !turn.names.has(name)) return false;
-  if (!Object.entries(turn.where).every(([field, value]) => Bun.deepEquals(value, values[field])))
-    return false;
-  turn.left--;
-  return true;
 }
 
 /** Those of `values` that are fields of `layout`. */
@@ -116,13 +116,15 @@ const namesOf = (on: string): PilotRequestName[] =>
 
 function ruleTurn(rule: PilotRule, path: ScriptPath, fault: Fault): RuleTurn {
   const names = namesOf(rule.on);
-  return {
-    names: new Set(names),
-    where: whereOf(rule.where, names, [...path, "where"], fault),
-    left: rule.times ?? Number.POSITIVE_INFINITY,
-    delayMs: rule.delay_ms ?? 0,
-    effect: effectOf(rule, names, path, fault),
-  };
+  const fits = fitting(names, whereOf(rule.where, names, [...path, "where"], fault));
+  return { ...turnOf(rule, fits), effect: effectOf(rule, names, path, fault) };
+}
+
+function fitting(names: readonly string[], where: Values): (occasion: Occasion) => boolean {
+  const meant = new Set(names);
+  const wanted = Object.entries(where);
+  return ({ name, asked }) =>
+    meant.has(name) && wanted.every(([field, value]) => Bun.deepEquals(value, asked[field]));
 }
 
 function effectOf(
@@ -139,8 +141,9 @@ function effectOf(
     return { kind: "reply", fields };
   }
   if (rule.error !== undefined) {
-    const { code, text } = typeof rule.error === "string" ? { code: 1, text: rule.error } : rule.error;
-    return { kind: "error", code, text };
+    const error = typeof rule.error === "string" ? { code: usualErrorCode, text: rule.error } : rule.error;
+    checkSize("error", error, [...path, "error"], fault);
+    return { kind: "error", ...error };
   }
   if (rule.drop) return { kind: "drop" };
   if (rule.cut !== undefined)
@@ -151,30 +154,39 @@ function effectOf(
 
 /** A reply that is JSON is written as that JSON; any other by its fields. */
 function replyFields(name: PilotAnswerName, reply: unknown, path: ScriptPath, fault: Fault): Values {
-  const { fields }: Layout = pilotAnswers[name];
-  return "body" in fields
-    ? parseFields(fields, { body: reply }, path, fault)
-    : parseFields(fields, reply, path, fault);
+  const layout: Layout = pilotAnswers[name];
+  const fields = parseFields(name, layout, "body" in layout.fields ? { body: reply } : reply, path, fault);
+  checkSize(name, fields, path, fault);
+  return fields;
 }
 
-function parseFields(fields: Layout["fields"], value: unknown, path: ScriptPath, fault: Fault): Values {
+/** What would be longer than a frame could never be sent. */
+function checkSize(name: PilotAnswerName, fields: Values, path: ScriptPath, fault: Fault): void {
+  const bytes = payloadBytes(pilotAnswers[name], fields);
+  if (bytes > pilotFrameBytesMax)
+    throw fault(path, `${bytes} bytes, which are too many for a frame: at most ${pilotFrameBytesMax} fit`);
+}
+
+/** `name` is whose fields they are. */
+function parseFields(
+  name: PilotRequestName | PilotAnswerName,
+  { fields }: Layout,
+  value: unknown,
+  path: ScriptPath,
+  fault: Fault,
+): Values {
+  if (!v.is(JsonObject, value)) throw fault(path, `an object with fields of ${name} expected`);
   const entries = Object.fromEntries(
-    Object.entries(fields).map(([name, { schema }]) => [name, v.exactOptional(schema)]),
+    Object.entries(fields).map(([field, { schema }]) => [field, v.exactOptional(schema)]),
   );
   const parsed = v.safeParse(v.strictObject(entries), value);
   if (parsed.success) return parsed.output;
   const [issue] = parsed.issues;
-  if (issue.type === "strict_object" && issue.expected === "never") {
-    const known = Object.keys(fields);
-    throw fault(
-      [...path, ...keysOf(issue)],
-      known.length === 0 ? "there are no fields here" : `the fields here are ${known.join(", ")}`,
-    );
-  }
-  throw fault([...path, ...keysOf(issue)], issue.message);
+  const at = [...path, ...(issue.path ?? []).map(({ key }) => String(key))];
+  if (issue.type !== "strict_object" || issue.expected !== "never") throw fault(at, issue.message);
+  const known = Object.keys(fields).join(", ");
+  throw fault(at, known === "" ? `${name} has no fields` : `the fields of ${name} are ${known}`);
 }
-
-const keysOf = (issue: v.BaseIssue<unknown>): string[] => (issue.path ?? []).map(({ key }) => String(key));
 
 /** Every command that is meant has these fields; otherwise the rule could never apply to some of them, unnoticed. */
 function whereOf(
@@ -185,19 +197,26 @@ function whereOf(
 ): Values {
   let values: Values = {};
   for (const name of where === undefined ? [] : names)
-    values = parseFields(pilotRequests[name].fields, where, path, fault);
+    values = parseFields(name, pilotRequests[name], where, path, fault);
   return values;
 }
 
 function pushTurn(push: PilotPush, path: ScriptPath, fault: Fault): PushTurn {
+  const isConnect = push.after === "connect";
+  if (isConnect && push.where !== undefined) throw fault([...path, "where"], "connect has no fields");
   const names = namesOf(push.after);
-  return {
-    names: new Set<string>(push.after === "connect" ? ["connect"] : names),
-    where: whereOf(push.where, names, [...path, "where"], fault),
-    left: push.times ?? Number.POSITIVE_INFINITY,
-    delayMs: push.delay_ms ?? 0,
-    what: whatOf(push, names, path, fault),
-  };
+  const fits = fitting(
+    isConnect ? ["connect"] : names,
+    whereOf(push.where, names, [...path, "where"], fault),
+  );
+  const what = whatOf(push, names, path, fault);
+  // A command that was refused, or whose answer was lost, has not all that its answer would have told.
+  const isKnown = ({ asked, answered }: Occasion): boolean =>
+    what.kind !== "push" ||
+    Object.keys(pilotAnswers[what.name].fields).every(
+      (field) => field in what.fields || field in asked || field in answered,
+    );
+  return { ...turnOf(push, (occasion: Occasion) => fits(occasion) && isKnown(occasion)), what };
 }
 
 function whatOf(
@@ -209,7 +228,8 @@ function whatOf(
   if (push.bytes !== undefined) return { kind: "bytes", bytes: push.bytes };
   if (push.push === undefined) return { kind: "cut" };
   const layout: Layout = pilotAnswers[push.push];
-  const fields = parseFields(layout.fields, push.fields ?? {}, [...path, "fields"], fault);
+  const fields = parseFields(push.push, layout, push.fields ?? {}, [...path, "fields"], fault);
+  checkSize(push.push, fields, [...path, "fields"], fault);
   const known = [...names.map((name) => knownAfter(name)), ...(push.after === "connect" ? [{}] : [])];
   for (const [field, kind] of Object.entries(layout.fields)) {
     if (field in fields || known.every((there) => there[field] === kind)) continue;

@@ -1,11 +1,12 @@
 /**
- * A script for the mock of the daemon, held against the table of wire/ipc.ts and counted down as it is played: what becomes of a
- * request, and which events follow from it. It decides; carrying it out is the mock's business.
+ * A script for the mock of the daemon, held against the table of wire/ipc.ts: what becomes of a request, and which events follow from
+ * it. It decides; carrying it out is the mock's business.
  */
 import * as v from "valibot";
 import { httpStatusOf, isErrorCode, type MeshError } from "~/errors";
-import { plausibleErrors } from "~/mock/daemon-canned";
+import { plausibleErrors } from "~/mock/daemon/canned";
 import type { ScriptPath } from "~/mock/script";
+import { type Turn, take, turnOf } from "~/mock/turn";
 import { type Route, type RouteName, routes } from "~/wire/ipc";
 import type { DaemonEvent, DaemonReply, DaemonRule, DaemonScript } from "~/wire/mock-script";
 
@@ -59,14 +60,8 @@ export type EventData =
 type Values = Readonly<Record<string, unknown>>;
 type Fault = (path: ScriptPath, reason: string) => MeshError;
 
-interface Turn {
-  routes: ReadonlySet<RouteName>;
-  where: Where;
-  /** How often it still applies. */
-  left: number;
-}
-type RuleTurn = Turn & DaemonStep;
-type EventTurn = Turn & DaemonDue;
+type RuleTurn = Turn<DaemonRequest> & DaemonStep;
+type EventTurn = Turn<DaemonRequest> & DaemonDue;
 
 const usualStep: DaemonStep = { delayMs: 0, effect: { kind: "usual" } };
 
@@ -84,19 +79,13 @@ export class DaemonPlay {
   }
 
   step(request: DaemonRequest): DaemonStep {
-    return this.#rules.find((rule) => use(rule, request)) ?? usualStep;
+    return this.#rules.find((rule) => take(rule, request)) ?? usualStep;
   }
 
   /** Once for each request. */
   due(request: DaemonRequest): DaemonDue[] {
-    return this.#events.filter((event) => use(event, request));
+    return this.#events.filter((event) => take(event, request));
   }
-}
-
-function use(turn: Turn, request: DaemonRequest): boolean {
-  if (turn.left === 0 || !turn.routes.has(request.route) || !matches(turn.where, request)) return false;
-  turn.left--;
-  return true;
 }
 
 // ── Where ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -108,11 +97,14 @@ interface Where {
   headers: readonly (readonly [name: string, value: string])[];
 }
 
-const matches = (where: Where, { param, query, body, headers }: DaemonRequest): boolean =>
-  (where.param === undefined || where.param === param) &&
-  holds(where.query, query ?? {}) &&
-  holds(where.body, body ?? {}) &&
-  where.headers.every(([name, value]) => headers.get(name) === value);
+const fitting =
+  (routes: ReadonlySet<RouteName>, where: Where) =>
+  ({ route, param, query, body, headers }: DaemonRequest): boolean =>
+    routes.has(route) &&
+    (where.param === undefined || where.param === param) &&
+    holds(where.query, query ?? {}) &&
+    holds(where.body, body ?? {}) &&
+    where.headers.every(([name, value]) => headers.get(name) === value);
 
 /** Of an object, no more is asked than what is named; everything else is to be equal. */
 const holds = (wanted: unknown, given: unknown): boolean =>
@@ -125,17 +117,12 @@ const isObject = (value: unknown): value is Values =>
 
 /** What no request of the route could ever be is refused: the rule would never apply, unnoticed. */
 function whereOf(
-  { where = {}, on }: { where: DaemonRule["where"]; on: DaemonRule["on"] },
+  where: DaemonRule["where"] = {},
+  on: DaemonRule["on"],
   path: ScriptPath,
   fault: Fault,
 ): Where {
   const at = [...path, "where"];
-  const headers = Object.entries(where.headers ?? {});
-  for (const [name] of headers) {
-    if (!/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(name)) {
-      throw fault([...at, "headers", name], "no name of a header");
-    }
-  }
   const route = routesOf(on).length === 1 ? routeNamed(on) : undefined;
   for (const part of ["param", "query", "body"] as const) {
     if (where[part] === undefined || route !== undefined) continue;
@@ -148,7 +135,7 @@ function whereOf(
     param: where.param,
     query: parsePart(route?.query, where.query, asQuery, [...at, "query"], fault),
     body: parsePart(route?.body, where.body, (value) => value, [...at, "body"], fault),
-    headers,
+    headers: Object.entries(where.headers ?? {}),
   };
 }
 
@@ -196,13 +183,8 @@ const routeNamed = (on: string): Route | undefined =>
   Object.values<Route>(routes).find((route) => textOf(route) === on);
 
 function ruleTurn(rule: DaemonRule, path: ScriptPath, fault: Fault): RuleTurn {
-  return {
-    routes: new Set(routesOf(rule.on)),
-    where: whereOf({ where: rule.where, on: rule.on }, path, fault),
-    left: rule.times ?? Number.POSITIVE_INFINITY,
-    delayMs: rule.delay_ms ?? 0,
-    effect: effectOf(rule, path, fault),
-  };
+  const fits = fitting(new Set(routesOf(rule.on)), whereOf(rule.where, rule.on, path, fault));
+  return { ...turnOf(rule, fits), effect: effectOf(rule, path, fault) };
 }
 
 function effectOf(rule: DaemonRule, path: ScriptPath, fault: Fault): DaemonEffect {
@@ -218,12 +200,13 @@ function effectOf(rule: DaemonRule, path: ScriptPath, fault: Fault): DaemonEffec
 /** Statuses whose answers have no body, by RFC 9110. */
 const bodilessStatuses: readonly (number | undefined)[] = [204, 205, 304];
 export const isBodiless = (status: number | undefined): boolean => bodilessStatuses.includes(status);
+const bodiless = (status: number | undefined): string => `an answer with status ${status} has no body`;
 
 function replyOf(reply: DaemonReply, on: DaemonRule["on"], path: ScriptPath, fault: Fault): ReplyEffect {
   const { status, headers = {}, merge, body } = reply;
   const [given] = (["json", "merge", "body"] as const).filter((name) => name in reply);
   if (given !== undefined && isBodiless(status)) {
-    throw fault([...path, given], `an answer with status ${status} has no body`);
+    throw fault([...path, given], bodiless(status));
   }
   if (merge !== undefined) {
     const route = routeNamed(on);
@@ -256,6 +239,7 @@ function errorOf(
   if (status === undefined && !isErrorCode(code)) {
     throw fault([...path, "status"], `missing: ${code} is no code of this project, so that it has no status`);
   }
+  if (isBodiless(status)) throw fault([...path, "status"], bodiless(status));
   return {
     status: status ?? (isErrorCode(code) ? httpStatusOf(code) : 500),
     body: {
@@ -269,13 +253,10 @@ function errorOf(
 
 // ── Events ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-const eventTurn = (event: DaemonEvent, path: ScriptPath, fault: Fault): EventTurn => ({
-  routes: new Set(routesOf(event.after)),
-  where: whereOf({ where: event.where, on: event.after }, path, fault),
-  left: event.times ?? Number.POSITIVE_INFINITY,
-  delayMs: event.delay_ms ?? 0,
-  what: whatOf(event),
-});
+function eventTurn(event: DaemonEvent, path: ScriptPath, fault: Fault): EventTurn {
+  const fits = fitting(new Set(routesOf(event.after)), whereOf(event.where, event.after, path, fault));
+  return { ...turnOf(event, fits), what: whatOf(event) };
+}
 
 function whatOf(rule: DaemonEvent): DaemonDue["what"] {
   const { event, id, merge, bytes, end } = rule;

@@ -1,12 +1,12 @@
 /**
- * What the mock of the daemon answers when no script says otherwise: what daemon-canned.ts has, with what the request itself names put
+ * What the mock of the daemon answers when no script says otherwise: what canned.ts has, with what the request itself names put
  * in its place. Nothing is kept between two requests. A route without an answer here does not compile.
  */
 import * as v from "valibot";
 import type { Answer, Call, Handlers } from "~/daemon/ipc/server";
 import { MeshError } from "~/errors";
-import * as canned from "~/mock/daemon-canned";
-import type { DaemonRequest } from "~/mock/daemon-script";
+import * as canned from "~/mock/daemon/canned";
+import type { DaemonRequest } from "~/mock/daemon/script";
 import { version } from "~/version";
 import { challengeProof } from "~/wire/challenge";
 import { ipcFeatures, metricsContentType } from "~/wire/ipc";

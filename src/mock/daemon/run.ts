@@ -1,16 +1,16 @@
 /**
  * Where the mock of the daemon listens: a Unix socket and, when it is wanted, TCP on the loopback address, for a mock that plays a
- * script (daemon-mock.ts) or a recording (daemon-replay.ts). Nothing but the socket and the recording is ever written.
+ * script (mock.ts) or a recording (replay.ts). Nothing but the socket and the recording is ever written.
  */
 import type { Clock } from "~/clock";
 import type { WayIn } from "~/daemon/ipc/gate";
 import { giveSocket } from "~/disk/unix-socket";
 import type { Log } from "~/log";
-import { Connections, type Exchange, type HttpServer, openHttpServer } from "~/mock/daemon-http";
-import { DaemonMock } from "~/mock/daemon-mock";
-import { Redaction } from "~/mock/daemon-redaction";
-import { DaemonReplay } from "~/mock/daemon-replay";
-import { DaemonPlay, usualDaemonPlay } from "~/mock/daemon-script";
+import { Connections, type Exchange, type HttpServer, openHttpServer } from "~/mock/daemon/http";
+import { DaemonMock } from "~/mock/daemon/mock";
+import { Redaction } from "~/mock/daemon/redaction";
+import { DaemonReplay } from "~/mock/daemon/replay";
+import { DaemonPlay, usualDaemonPlay } from "~/mock/daemon/script";
 import { noRecorder, openRecorder, type Recorder } from "~/mock/recorder";
 import { readScript } from "~/mock/script";
 import { mockBodyMsMax } from "~/wire/limits";
@@ -56,17 +56,17 @@ export async function runMockDaemon(run: MockDaemonRun, ended: AbortSignal): Pro
 const playOf = ({ script, fault }: ReturnType<typeof readScript<"daemon">>): DaemonPlay =>
   new DaemonPlay(script, fault);
 
-export interface DaemonReplayRun extends Ways {
-  entries: readonly Recorded[];
-}
-
 /** Answers from a recording until `ended`. Throws what `giveSocket` does, and `port_in_use`. */
-export async function replayDaemon(run: DaemonReplayRun, ended: AbortSignal): Promise<void> {
-  const { entries, clock, log, token = usualToken } = run;
+export async function replayDaemon(
+  ways: Ways,
+  entries: readonly Recorded[],
+  ended: AbortSignal,
+): Promise<void> {
+  const { clock, log, token = usualToken } = ways;
   const replay = new DaemonReplay(entries, { token, redact: new Redaction(token), clock, log });
   const answer = (exchange: Exchange): Promise<void> => replay.answer(exchange);
   await serve(
-    run,
+    ways,
     token,
     () => noRecorder,
     () => answer,
