@@ -2,18 +2,15 @@
  * The screen of an agent's terminal, and what was printed on it while a text was being worked on. Output is taken in bit by bit, so that
  * everything else has its turn; who writes more than that is told to wait (`isFull`). Rows that the terminal's edge broke are one line.
  */
-import type { IBuffer, IMarker, Terminal } from "@xterm/headless";
+import type { IBuffer, Terminal } from "@xterm/headless";
+import { characterEnd, unfinishedBytes } from "~/agent/characters";
+import { Margins } from "~/agent/margins";
 import type { View } from "~/agent/recognition";
+import { type Printed, Recording } from "~/agent/recording";
 import type { Capture } from "~/agent/runtime";
 import { openSnapshots, type Snapshots } from "~/agent/snapshot";
-import { leftOut, Stitching } from "~/agent/stitching";
 import { StringLimit } from "~/agent/string-limit";
-import {
-  responseCharsMax,
-  terminalPortionBytes,
-  terminalScrollbackLines,
-  terminalStringBytesMax,
-} from "~/wire/limits";
+import { terminalPortionBytes, terminalScrollbackLines, terminalStringBytesMax } from "~/wire/limits";
 
 export interface ScreenOptions {
   rows: number;
@@ -43,17 +40,13 @@ export async function openScreen(options: ScreenOptions): Promise<Screen> {
   return new Screen(terminal, options);
 }
 
-export interface Printed {
-  lines: string[];
-  isReprinted: boolean;
-  isCursorLast: boolean;
-}
-
 export class Screen {
   readonly #terminal: Terminal;
   readonly #options: ScreenOptions;
   readonly #snapshots: Snapshots;
+  readonly #margins: Margins;
   #waitingBytes = 0;
+  #unfinished: Uint8Array = new Uint8Array();
   #isCursorHidden = false;
   #title = "";
   /** Of what is being taken in. */
@@ -67,18 +60,12 @@ export class Screen {
     this.#terminal = terminal;
     this.#options = options;
     this.#snapshots = openSnapshots(terminal);
+    this.#margins = new Margins(terminal);
     terminal.onData((text) => void (this.#isAnswered && options.answer(text)));
     terminal.onTitleChange((title) => {
       this.#title = title.slice(0, titleCharsMax);
     });
     const { parser } = terminal;
-    parser.registerCsiHandler({ final: "J" }, ([kind]) => {
-      // 2 and 3 clear all; 0, which is what none means, does so from the top left corner on.
-      const { cursorX, cursorY } = terminal.buffer.active;
-      const isFromTop = cursorX === 0 && cursorY === 0;
-      if (kind === 2 || kind === 3 || ((kind ?? 0) === 0 && isFromTop)) this.#recording?.cleared(kind === 3);
-      return false;
-    });
     // What scrolls, goes to a tab stop or repeats a character is done one by one: more of it than there is would hold up everything else.
     const most: [finals: string, countMax: () => number][] = [
       ["LMST", () => terminal.rows],
@@ -90,6 +77,9 @@ export class Screen {
         parser.registerCsiHandler({ final }, ([count]) => Number(count ?? 0) > countMax());
       }
     }
+    // The emulator throws when all up to the very last cell is to be erased; so it is left there.
+    parser.registerCsiHandler({ final: "J" }, ([kind]) => kind === 1 && this.#isAtLastCell);
+    parser.registerCsiHandler({ prefix: "?", final: "J" }, ([kind]) => kind === 1 && this.#isAtLastCell);
     for (const final of ["h", "l"]) {
       parser.registerCsiHandler({ prefix: "?", final }, (modes) => {
         if (modes.includes(25)) this.#isCursorHidden = final === "l";
@@ -98,13 +88,19 @@ export class Screen {
     }
   }
 
+  get #isAtLastCell(): boolean {
+    const { rows, cols } = this.#terminal;
+    const { baseY, cursorX, cursorY } = this.#terminal.buffer.active;
+    return baseY === 0 && cursorY === rows - 1 && cursorX >= cols - 1;
+  }
+
   get waitingBytes(): number {
     return this.#waitingBytes;
   }
 
   /** `isAnswered`: whether what is asked in it is for us to answer. */
   write(output: Uint8Array, isAnswered = true): void {
-    const bytes = this.#strings.take(output);
+    const bytes = this.#whole(this.#strings.take(output));
     if (isAnswered !== this.#willBeAnswered) {
       this.#willBeAnswered = isAnswered;
       this.#terminal.write("", () => {
@@ -113,28 +109,27 @@ export class Screen {
     }
     this.#waitingBytes += bytes.length;
     for (let at = 0; at < bytes.length; ) {
-      const length = this.#portionBytes(bytes, at);
-      const portion = bytes.subarray(at, at + length);
+      const portion = bytes.subarray(at, characterEnd(bytes, at + this.#portionBytes()));
       at += portion.length;
       this.#terminal.write(portion, () => {
         this.#waitingBytes -= portion.length;
-        // Between two portions, a picture may be half painted; where much scrolls away, it has to be looked at all the same.
-        this.#recording?.printed(this.#waitingBytes === 0 || length < terminalPortionBytes);
+        this.#recording?.tookIn();
         this.#options.tookIn(this.#waitingBytes);
       });
     }
   }
 
-  /** No more than the screen keeps, when what scrolls away has to be noted: on the alternate screen, half of its rows. */
-  #portionBytes(bytes: Uint8Array, at: number): number {
-    const { active } = this.#terminal.buffer;
-    if (this.#recording === undefined || active.type === "normal") return terminalPortionBytes;
-    const end = Math.min(bytes.length, at + terminalPortionBytes);
-    let newlines = 0;
-    for (let next = at; next < end; next++) {
-      if (bytes[next] === newline && ++newlines >= this.#terminal.rows / 2) return next + 1 - at;
-    }
-    return terminalPortionBytes;
+  /** Up to the last character that is there as a whole. */
+  #whole(bytes: Uint8Array): Uint8Array {
+    const all = this.#unfinished.length === 0 ? bytes : Buffer.concat([this.#unfinished, bytes]);
+    const end = all.length - unfinishedBytes(all);
+    this.#unfinished = Uint8Array.from(all.subarray(end));
+    return all.subarray(0, end);
+  }
+
+  /** No more than the screen keeps, when what scrolls away has to be noted. */
+  #portionBytes(): number {
+    return Math.min(terminalPortionBytes, this.#recording?.portionCharsMax ?? terminalPortionBytes);
   }
 
   /** Resolves when all that was written before is on the screen. */
@@ -143,7 +138,11 @@ export class Screen {
   }
 
   resize(rows: number, cols: number): void {
+    if (rows === this.#terminal.rows && cols === this.#terminal.cols) return;
+    this.#recording?.resizes();
     this.#terminal.resize(cols, rows);
+    this.#margins.reset();
+    this.#recording?.resized();
   }
 
   /** As `Runtime.snapshot`. */
@@ -184,7 +183,8 @@ export class Screen {
       title: this.#title,
       lines,
       beforeCursor,
-      cursorLine: this.#isCursorHidden ? undefined : cursorLine,
+      cursorLine,
+      isCursorShown: !this.#isCursorHidden,
     };
   }
 
@@ -193,7 +193,7 @@ export class Screen {
   /** From now on what is printed is noted down. */
   record(): void {
     this.#recording?.close();
-    this.#recording = new Recording(this.#terminal);
+    this.#recording = new Recording(this.#terminal, this.#margins);
   }
 
   /** All that was printed since then; noting goes on until the next record. */
@@ -212,7 +212,6 @@ export class Screen {
   }
 }
 
-const newline = 0x0a;
 /** Of a window's title, which only tells something by how it begins. */
 const titleCharsMax = 200;
 
@@ -221,190 +220,3 @@ const rowTexts = (buffer: IBuffer, start: number, end: number): string[] => {
   for (let row = start; row < end; row++) texts.push(buffer.getLine(row)?.translateToString(true) ?? "");
   return texts;
 };
-
-/**
- * Everything that a terminal shows from one moment on. On the normal screen, lines that scroll away are noted as they go, and the rest is
- * read in the end; only where an agent clears the screen to paint it anew are looks stitched together. The alternate screen keeps
- * nothing, so it is looked at again and again.
- */
-class Recording {
-  readonly #terminal: Terminal;
-  readonly #scrolled: Scrolled;
-  /** Of the normal screen, when it was cleared meanwhile. */
-  #cleared: Stitching | undefined;
-  readonly #before: readonly string[];
-  #alternate: Stitching | undefined;
-  #isReprinted = false;
-
-  constructor(terminal: Terminal) {
-    this.#terminal = terminal;
-    const { buffer } = terminal;
-    this.#scrolled = new Scrolled(terminal);
-    this.#before = this.#scrolled.all();
-    if (buffer.active.type === "alternate")
-      this.#alternate = new Stitching(this.#alternateLines(), responseCharsMax);
-  }
-
-  /** After each portion: no more can have scrolled away since the last one than the terminal keeps. */
-  printed(isWhole: boolean): void {
-    if (this.#terminal.buffer.active.type === "normal") {
-      this.#scrolled.note();
-      return;
-    }
-    this.#alternate ??= new Stitching([], responseCharsMax);
-    if (isWhole) this.#alternate.look(this.#alternateLines());
-  }
-
-  /** Before it is done. `isWiped`: what had scrolled away goes, too, and whoever does that prints everything again. */
-  cleared(isWiped: boolean): void {
-    if (this.#terminal.buffer.active.type === "alternate") return;
-    this.#scrolled.note();
-    this.#cleared ??= new Stitching(this.#before, responseCharsMax);
-    this.#cleared.look(this.#scrolled.all());
-    this.#scrolled.forget(isWiped);
-    if (isWiped) this.#isReprinted = true;
-  }
-
-  result(): Printed {
-    const { active } = this.#terminal.buffer;
-    const isCursorLast = isBlankBelowCursor(active, this.#terminal.rows);
-    if (active.type === "alternate") {
-      this.printed(true);
-      return { lines: this.#alternate?.news() ?? [], isReprinted: false, isCursorLast: false };
-    }
-    this.#scrolled.note();
-    const lines = this.#scrolled.all();
-    if (this.#cleared !== undefined) {
-      this.#cleared.look(lines);
-      return { lines: this.#cleared.news(), isReprinted: this.#isReprinted, isCursorLast };
-    }
-    return { lines: newIn(this.#before, lines), isReprinted: false, isCursorLast };
-  }
-
-  close(): void {
-    this.#scrolled.close();
-  }
-
-  #alternateLines(): string[] {
-    const { alternate } = this.#terminal.buffer;
-    return rowTexts(alternate, alternate.baseY, alternate.baseY + this.#terminal.rows);
-  }
-}
-
-/**
- * What stood at the top already goes, and what stands at the bottom as it did before: a prompt, the frame of an input. Only what has not
- * kept its place can be such a bottom.
- */
-function newIn(before: readonly string[], lines: readonly string[]): string[] {
-  let start = 0;
-  while (start < before.length && start < lines.length && before[start] === lines[start]) start++;
-  const trailing = (texts: readonly string[]): number => texts.findLastIndex((text) => text !== "") + 1;
-  let [beforeEnd, end] = [trailing(before), trailing(lines)];
-  while (beforeEnd > start && end > start && before[beforeEnd - 1] === lines[end - 1]) {
-    beforeEnd--;
-    end--;
-  }
-  return lines.slice(start, end);
-}
-
-function isBlankBelowCursor(buffer: IBuffer, rows: number): boolean {
-  for (let row = buffer.cursorY + 1; row < rows; row++) {
-    if (buffer.getLine(buffer.baseY + row)?.translateToString(true)) return false;
-  }
-  return true;
-}
-
-/** The lines of the normal screen from a certain row on: those that have scrolled away as text, the others as they are now. */
-class Scrolled {
-  readonly #terminal: Terminal;
-  readonly #lines: string[] = [];
-  #chars = 0;
-  /** The last one goes on in the next row. */
-  #isOpen = false;
-  #isTooMuch = false;
-  /**
-   * The last row that is in `#lines` or came before; "top" when there is none. Not the first that is not, for xterm.js drops the
-   * markers of rows on the screen that are cleared. Undefined as long as the alternate screen has not been left.
-   */
-  #noted: IMarker | "top" | undefined;
-
-  constructor(terminal: Terminal) {
-    this.#terminal = terminal;
-    this.#mark();
-  }
-
-  note(): void {
-    if (this.#isTooMuch) return;
-    const { normal } = this.#terminal.buffer;
-    if (this.#noted !== undefined) {
-      const from = this.#firstRow();
-      if (from >= normal.baseY) return;
-      for (let row = from; row < normal.baseY && !this.#isTooMuch; row++) this.#append(normal, row);
-    }
-    this.#mark();
-  }
-
-  /** Those that scrolled away, and those of the screen. */
-  all(): string[] {
-    const { normal } = this.#terminal.buffer;
-    const lines = [...this.#lines];
-    if (this.#isTooMuch) lines.push(leftOut);
-    let isOpen = this.#isOpen && !this.#isTooMuch;
-    const end = normal.baseY + this.#terminal.rows;
-    for (let row = this.#isTooMuch ? 0 : this.#firstRow(); row < end; row++) {
-      const { text, goesOn } = rowOf(normal, row);
-      if (isOpen) lines.push((lines.pop() ?? "") + text);
-      else lines.push(text);
-      isOpen = goesOn && row + 1 < end;
-    }
-    return lines.map((line) => line.trimEnd());
-  }
-
-  /** What was noted so far is no longer wanted; with `isWiped`, what had scrolled away before is about to be gone. */
-  forget(isWiped: boolean): void {
-    this.#lines.length = 0;
-    this.#chars = 0;
-    this.#isOpen = false;
-    this.#isTooMuch = false;
-    this.#mark();
-    if (isWiped) this.#noted = "top";
-  }
-
-  close(): void {
-    if (typeof this.#noted === "object") this.#noted.dispose();
-  }
-
-  #firstRow(): number {
-    const { normal } = this.#terminal.buffer;
-    let row = normal.baseY;
-    if (this.#noted === "top") row = 0;
-    // A change of the terminal's width can take a marker away.
-    else if (this.#noted !== undefined && !this.#noted.isDisposed) row = this.#noted.line + 1;
-    // Or it breaks what is noted already into more rows than it had.
-    while (!this.#isOpen && row < normal.length && normal.getLine(row)?.isWrapped) row++;
-    return row;
-  }
-
-  #append(buffer: IBuffer, row: number): void {
-    const { text, goesOn } = rowOf(buffer, row);
-    if (this.#isOpen) this.#lines.push((this.#lines.pop() ?? "") + text);
-    else this.#lines.push(text);
-    this.#isOpen = goesOn;
-    this.#chars += text.length + 1;
-    if (this.#chars > responseCharsMax) this.#isTooMuch = true;
-  }
-
-  #mark(): void {
-    this.close();
-    const { active } = this.#terminal.buffer;
-    if (active.type !== "normal") this.#noted = undefined;
-    else if (active.baseY === 0) this.#noted = "top";
-    else this.#noted = this.#terminal.registerMarker(-active.cursorY - 1) ?? undefined;
-  }
-}
-
-/** A row goes on in the next one when the terminal's edge broke it; then its end is text, too. */
-function rowOf(buffer: IBuffer, row: number): { text: string; goesOn: boolean } {
-  const goesOn = buffer.getLine(row + 1)?.isWrapped ?? false;
-  return { text: buffer.getLine(row)?.translateToString(!goesOn) ?? "", goesOn };
-}

@@ -1,9 +1,8 @@
-/** Answers out of what was printed, and what was printed out of looks at a screen. */
-import { describe, expect, test } from "bun:test";
+/** Answers out of what was printed. */
+import { expect, test } from "bun:test";
 import { echoOf } from "~/agent/echo";
 import { loadProfile } from "~/agent/profile";
 import { answerOf } from "~/agent/response";
-import { leftOut, Stitching } from "~/agent/stitching";
 
 const answer = (
   profile: string,
@@ -137,6 +136,7 @@ const agents: [profile: string, what: string, text: string, printed: string, ans
     "› code\n\n\n• Here:\n\n  • one\n      • two\n\n   name\n  ━━━━━━\n   a\n\n  > quoted\n\n  Worked for 1m 02s • 19:06\n \n \n› Ask Codex to do anything",
     "Here:\n\n• one\n    • two\n\n name\n━━━━━━\n a\n\n> quoted",
   ],
+  ["codex", "a tip that was left", "go on", "› go on\n\n  └ Tip: Use /mcp to list tools.\n\n• yes", "yes"],
   [
     "codex",
     "what it says itself",
@@ -198,43 +198,4 @@ test.each(alike)("an answer to %j that is %j", (text, expected) => {
 test("where everything was printed again, the last echo counts", () => {
   const printed = "> continue\n● first\n> continue\n● second";
   expect(answer("claude", "continue", printed, { isReprinted: true })).toBe("second");
-});
-
-describe("looks at a screen that is painted anew", () => {
-  const news = (...looks: string[]): string => {
-    const [first = "", ...others] = looks;
-    const stitching = new Stitching(first.split("|"), 10_000);
-    for (const look of others) stitching.look(look.split("|"));
-    return stitching.news().join("|");
-  };
-  const cases: [what: string, looks: string[], news: string][] = [
-    ["nothing happens", ["a|b|c", "a|b|c"], ""],
-    ["lines are added", ["a| | ", "a|b| ", "a|b|c"], "b|c"],
-    ["it scrolls line by line", ["a|b|c", "b|c|d", "c|d|e", "d|e|f", "e|f|g"], "d|e|f|g"],
-    ["it scrolls by more", ["a|b|c|d", "c|d|e|f", "e|f|g|h", "g|h|i|j"], "e|f|g|h|i|j"],
-    ["below a fixed head", ["H|a|b|c|F", "H|b|c|d|F", "H|c|d|e|F", "H|d|e|f|F"], "d|e|f"],
-    ["a line grows", ["a| ", "a|hel", "a|hello", "a|hello you"], "hello you"],
-    ["a counter counts", ["a|1%  of it", "a|20% of it", "a|99% of it"], "99% of it"],
-    ["a page is turned", [" | ", "one|two", "three|four", "five|six"], "one|two|three|four|five|six"],
-    ["it is cleared and painted again", ["a|b| ", " | | ", "a|b|c"], "c"],
-    ["empty lines between new ones stay", ["a| | | ", "a|b| |c"], "b||c"],
-  ];
-  test.each(cases)("%s", (_, looks, expected) => {
-    expect(news(...looks).replace(/^\|+|\|+$/g, "")).toBe(expected);
-  });
-
-  test("a thousand lines through a small window are all there", () => {
-    const lines = Array.from({ length: 1_000 }, (_, index) => `line ${index}`);
-    const stitching = new Stitching(["", "", "", ""], 1_000_000);
-    for (let at = 0; at + 4 <= lines.length; at += 2) stitching.look(lines.slice(at, at + 4));
-    expect(stitching.news()).toEqual(lines);
-  });
-
-  test("what is too much is left out, and said to be", () => {
-    const stitching = new Stitching([""], 100);
-    for (let at = 0; at < 1_000; at++) stitching.look([`line ${at}`, `line ${at + 1}`]);
-    const news = stitching.news();
-    expect(news.length).toBeLessThan(30);
-    expect(news.slice(-3)).toEqual([leftOut, "line 999", "line 1000"]);
-  });
 });
