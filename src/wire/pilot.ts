@@ -380,8 +380,13 @@ const none = new Uint8Array();
 /** What a frame's bytes, of which there is at least one, mean. */
 export type PilotRead<M> =
   | { kind: "message"; message: M }
-  /** The command is known, and the payload ends before its fields do. */
-  | { kind: "short"; command: number; name: string | undefined }
+  /** The command is known, and the payload ends before its fields do; `fields` are those before the end. */
+  | {
+      kind: "short";
+      command: number;
+      name: string | undefined;
+      fields: Readonly<Record<string, unknown>>;
+    }
   | { kind: "unknown_sub"; command: number; sub: number }
   | { kind: "unknown"; command: number };
 
@@ -410,7 +415,7 @@ function decode<M>(commands: ReadonlyMap<number, Rows>, frame: Uint8Array): Pilo
     const [sub] = frame.subarray(1);
     const isBegun = rows.some(([, layout]) => layout.sub?.[0] === sub) && frame.length < 3;
     return sub === undefined || isBegun
-      ? { kind: "short", command, name: undefined }
+      ? { kind: "short", command, name: undefined, fields: {} }
       : { kind: "unknown_sub", command, sub };
   }
   const [name, { sub = [], fields }] = row;
@@ -418,7 +423,7 @@ function decode<M>(commands: ReadonlyMap<number, Rows>, frame: Uint8Array): Pilo
   let at = 1 + sub.length;
   for (const field in fields) {
     const read = fields[field]?.read(frame, at);
-    if (read === undefined) return { kind: "short", command, name };
+    if (read === undefined) return { kind: "short", command, name, fields: values };
     values[field] = read.value;
     at = read.end;
   }

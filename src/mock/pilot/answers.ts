@@ -109,11 +109,19 @@ const errorAnswer = (text: string): PilotAnswer => ({
   fields: { code: usualErrorCode, text },
 });
 
-/** To what is no request as the tables have it. The mock is generous where its answer needs nothing of the request. */
-export function answerToFault(
-  read: Exclude<PilotRead<PilotRequest>, { kind: "message" }>,
-): PilotAnswer | undefined {
-  if (read.kind === "short" && isFixed(read.name)) return fixedAnswer(read.name);
+type Read = PilotRead<PilotRequest>;
+
+/** The request, if it is one. The mock is generous: fields may be missing where its answer needs none. */
+export function requestOf(read: Read): PilotRequest | undefined {
+  if (read.kind === "message") return read.message;
+  // The types have it that they are all there; of these commands none is looked at but by a script, which asks whether it is there.
+  return read.kind === "short" && isFixed(read.name)
+    ? ({ name: read.name, fields: read.fields } as PilotRequest)
+    : undefined;
+}
+
+/** To what is no request. Here, too, the mock is generous where it can be. */
+export function answerToFault(read: Exclude<Read, { kind: "message" }>): PilotAnswer | undefined {
   switch (read.command) {
     case pilotRequests.bind.command:
       return errorAnswer("bind: missing port");

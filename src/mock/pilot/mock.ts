@@ -4,7 +4,7 @@
  */
 import type { Clock, Timer } from "~/clock";
 import type { Log } from "~/log";
-import { answerToFault, dialler, encodeOrRefuse, usualAnswer } from "~/mock/pilot/answers";
+import { answerToFault, dialler, encodeOrRefuse, requestOf, usualAnswer } from "~/mock/pilot/answers";
 import { type PilotDue, type PilotEffect, type Play, taken } from "~/mock/pilot/script";
 import type { PilotClient, StreamReader } from "~/mock/pilot/stream";
 import type { Recorder } from "~/mock/recorder";
@@ -111,17 +111,20 @@ class PilotConnection implements StreamReader {
   // ── Requests ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   #frame(frame: Uint8Array): void {
-    const read: PilotRead<PilotRequest> | undefined =
-      frame.length === 0 ? undefined : decodePilotRequest(frame);
-    const name = read?.kind === "message" ? read.message.name : undefined;
-    const after = this.#recordIn(() => encodeFrame(frame, pilotFrameBytesMax), name);
+    const read = frame.length === 0 ? undefined : decodePilotRequest(frame);
+    const request = read && requestOf(read);
+    const after = this.#recordIn(() => encodeFrame(frame, pilotFrameBytesMax), request?.name);
     if (read === undefined) return;
     const cause = { after, bytes: frame.length };
-    if (read.kind === "message") this.#request(read.message, cause);
-    else {
-      this.#options.log("warn", "malformed_request", { conn: this.#number, ...read });
-      this.#answer(answerToFault(read), cause);
-    }
+    if (read.kind !== "message") this.#tellMalformed(read);
+    if (request !== undefined) this.#request(request, cause);
+    else if (read.kind !== "message") this.#answer(answerToFault(read), cause);
+  }
+
+  #tellMalformed(read: Exclude<PilotRead<PilotRequest>, { kind: "message" }>): void {
+    const { kind, command } = read;
+    const more = kind === "short" ? { name: read.name } : kind === "unknown_sub" ? { sub: read.sub } : {};
+    this.#options.log("warn", "malformed_request", { conn: this.#number, kind, command, ...more });
   }
 
   #request(request: PilotRequest, cause: Cause): void {

@@ -88,6 +88,31 @@ test("where looks at the request, whatever was answered", () => {
   expect(client.frames).toEqual(["0203e7", "05"]);
 });
 
+test("a command whose payload a binding writes otherwise meets its rules, too, as far as it has the fields", () => {
+  const { connect, logged } = start({
+    rules: [
+      { on: "handshake.wait", where: { node: 7, timeout_ms: 0 }, error: "never" },
+      { on: "handshake.wait", where: { node: 7 }, error: "seven" },
+      { on: "handshake.wait", reply: { waited: true } },
+      { on: "network", error: "no" },
+    ],
+    pushes: [{ after: "network.leave", bytes: new Uint8Array([0, 0, 0, 1, 0x24]) }],
+  });
+  const client = connect();
+  client.reader.received(pilotFrame(0x0f, 7, u32(7)));
+  client.reader.received(pilotFrame(0x0f, 7));
+  client.reader.received(pilotFrame(0x1f, 3));
+  client.reader.received(pilotFrame(0x23, 2));
+  expect(client.frames.map((frame) => Buffer.from(frame, "hex").toString("latin1"))).toEqual([
+    "\n\0\x01seven",
+    '\x10{"waited":true}',
+    "\n\0\x01no",
+    "\x24",
+    '\x24{"ok":true,"status":"idle"}',
+  ]);
+  expect(logged).toEqual(Array(4).fill("malformed_request"));
+});
+
 describe("what is to come later", () => {
   test("is bounded: who sends without end what is answered later is cut off, and nobody else", () => {
     const { clock, logged, connect } = start({ rules: [{ on: "send", delay_ms: 60_000 }] });

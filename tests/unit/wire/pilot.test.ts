@@ -154,14 +154,17 @@ describe("requests", () => {
   });
 
   test.each([
-    ["0f", { kind: "short", command: 0x0f, name: undefined }],
+    ["0f", { kind: "short", command: 0x0f, name: undefined, fields: {} }],
     ["0f 00", { kind: "unknown_sub", command: 0x0f, sub: 0 }],
     ["0f 08 00000007", { kind: "unknown_sub", command: 0x0f, sub: 8 }],
-    ["0f 02 000000", { kind: "short", command: 0x0f, name: "handshake.approve" }],
-    ["23 05", { kind: "short", command: 0x23, name: undefined }],
+    ["0f 02 000000", { kind: "short", command: 0x0f, name: "handshake.approve", fields: {} }],
+    ["23 05", { kind: "short", command: 0x23, name: undefined, fields: {} }],
     ["23 05 02 0009", { kind: "unknown_sub", command: 0x23, sub: 5 }],
     ["23 01 0009", { kind: "unknown_sub", command: 0x23, sub: 1 }],
-    ["29 0009 0035 0003 c3a9", { kind: "short", command: 0x29, name: "broadcast" }],
+    [
+      "29 0009 0035 0003 c3a9",
+      { kind: "short", command: 0x29, name: "broadcast", fields: { network: 9, port: 0x35 } },
+    ],
     ["00", { kind: "unknown", command: 0 }],
     ["ff", { kind: "unknown", command: 0xff }],
   ])("%s is %j", (text, read) => {
